@@ -1,0 +1,61 @@
+"""What happens between the steps and the epochs of a run."""
+
+import math
+import time
+
+import keras
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """After each epoch: a row in history.csv, then the last checkpoint.
+
+    In that order, so that a kill between the two leaves a row too many, which the resumed run
+    removes, and never one too few.
+    """
+
+    def __init__(self, run, steps_per_epoch, batch_size):
+        super().__init__()
+        self.run = run
+        self.images_per_epoch = steps_per_epoch * batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.monotonic(), time.process_time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.monotonic() - self.started[0]
+        optimizer = self.model.optimizer
+        # The rate that this epoch was trained with; the optimizer already stands at the next.
+        rate = optimizer._learning_rate(optimizer.iterations - 1)
+        row = {
+            "epoch": epoch + 1,
+            **{name: float(value) for name, value in logs.items()},
+            "learning_rate": float(rate),
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(time.process_time() - self.started[1], 2),
+            "images_per_second": round(self.images_per_epoch / seconds, 1),
+        }
+        logs["images_per_second"] = row["images_per_second"]
+        self.run.write_history([*self.run.read_history()[:epoch], row])
+        self.run.save(self.model)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops training at the first step whose loss isn't finite, naming it."""
+
+    def __init__(self, run, steps_per_epoch):
+        super().__init__()
+        self.run = run
+        self.steps_per_epoch = steps_per_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            step = self.epoch * self.steps_per_epoch + batch + 1
+            raise FloatingPointError(
+                f"the loss became {loss} at step {step} (epoch {self.epoch + 1}, batch "
+                f"{batch + 1}). The last good checkpoint, of epoch {self.epoch}, is kept: "
+                f"{self.run.file('last.weights.h5')}. A lower --learning_rate may help"
+            )

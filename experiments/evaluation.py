@@ -1,0 +1,103 @@
+"""From saved logits to metrics: what the model is told, and what the test set is like.
+
+The test set is balanced. A test prior weights its classes, which gives the exact expectation of a
+metric under that prior (method.md, "Shifted test sets"): nothing is drawn.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from lade_tf import metrics, priors
+
+SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
+
+
+def resolve_prior(text, class_counts, per_class):
+    """Returns the prior that a flag names, [C].
+
+    Args:
+        text: "uniform", "train", "forward:R" or "backward:R" (section 4.3 of the paper, R the
+            imbalance ratio) or the path of a prior.json.
+        class_counts: [C] training counts.
+        per_class: test images per class; the shifted sets are made of whole images.
+
+    Raises:
+        ValueError: if `text` names no prior.
+    """
+    num_classes = len(class_counts)
+    if text == "uniform":
+        return priors.uniform_prior(num_classes)
+    if text == "train":
+        return priors.class_prior(class_counts)
+    direction, colon, ratio = text.partition(":")
+    if colon and direction in priors.DIRECTIONS:
+        counts = priors.shifted_counts(per_class, class_counts, ratio_of(text, ratio), direction)
+        return counts / counts.sum()
+    if text.endswith(".json"):
+        return priors.load_prior(text, num_classes)
+    raise ValueError(
+        f"a prior must be uniform, train, forward:RATIO, backward:RATIO or the path of a .json "
+        f"file; got {text!r}"
+    )
+
+
+def ratio_of(text, ratio):
+    return priors.check_number(ratio, f"the ratio in {text!r}", minimum=1)
+
+
+def adapt(logits, source_prior, target_prior):
+    """Returns probabilities [samples, C]: softmax(f − log p_s + log p_t), equation 4."""
+    with np.errstate(divide="ignore"):  # a target prior may be 0
+        shift = np.log(target_prior) - np.log(source_prior)
+    return tf.nn.softmax(logits + shift.astype(logits.dtype)).numpy()
+
+
+def evaluate(saved, target_prior, test_prior):
+    """Returns the metrics of `SavedLogits` told `target_prior` on classes as in `test_prior`."""
+    probabilities = adapt(saved.logits, saved.source_prior, target_prior)
+    return metrics.classification_report(
+        probabilities, saved.labels, saved.counts, class_weights(saved.labels, test_prior)
+    )
+
+
+def class_weights(labels, test_prior):
+    """Returns [samples] weights under which a test set has the label distribution `test_prior`."""
+    per_class = np.bincount(labels, minlength=len(test_prior))
+    if np.any((per_class == 0) & (test_prior > 0)):
+        missing = int(np.flatnonzero((per_class == 0) & (test_prior > 0))[0])
+        raise ValueError(f"the test set must hold every class of the test prior; none of {missing}")
+    return (test_prior / np.maximum(per_class, 1))[labels] * len(labels)
+
+
+def per_class(saved):
+    """Returns the images per class of the balanced test set (of its smallest class)."""
+    return int(np.bincount(saved.labels, minlength=len(saved.counts)).min())
+
+
+def evaluate_priors(saved, names):
+    """Returns {name: metrics} where the model is told each prior and the test set follows it."""
+    results = {}
+    for name in names:
+        prior = resolve_prior(name, saved.counts, per_class(saved))
+        results[name] = evaluate(saved, prior, prior)
+    return results
+
+
+def format_table(results, first_column="prior"):
+    """Returns {row name: metrics} as an aligned table; accuracies in %, the rest as they are."""
+    percent = ("accuracy", "many", "medium", "few")
+    columns = list(next(iter(results.values())))
+    rows = [[first_column, *(f"{name} %" if name in percent else name for name in columns)]]
+    for name, values in results.items():
+        cells = [_cell(values[column], column in percent) for column in columns]
+        rows.append([name, *cells])
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _cell(value, percent):
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if percent else f"{value:.4f}"

@@ -1,0 +1,46 @@
+"""Exports a finished run as a SavedModel that TensorFlow alone can serve.
+
+    python experiments/export.py --run=runs/NAME --output=FOLDER --target_prior=backward:50
+
+`lade_tf.models.export` describes the signatures. The target prior can still be changed when the
+model is served; the flag sets the one it starts with.
+"""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import evaluation
+import keras
+import runs
+from absl import app, flags
+
+import lade_tf  # noqa: F401  registers the classes that best.keras is made of
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run", None, "Run folder of experiments/train.py.", required=True)
+flags.DEFINE_string("output", None, "Folder to write, new or empty; default RUN/saved_model.")
+flags.DEFINE_string(
+    "target_prior", "uniform", "uniform, train, forward:RATIO, backward:RATIO or a prior.json."
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --run=FOLDER")
+    run = runs.RunFolder(FLAGS.run)
+    output = pathlib.Path(FLAGS.output or run.file("saved_model"))
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"--output={output} must be a new or empty folder")
+    saved = run.test_logits()
+    prior = evaluation.resolve_prior(FLAGS.target_prior, saved.counts, evaluation.per_class(saved))
+    model = keras.models.load_model(run.file("best.keras"), compile=False)
+    model.set_target_prior(prior)
+    model.export(output, class_names=saved.class_names.tolist())
+    print(f"{output}: target prior {FLAGS.target_prior}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,246 @@
+"""A run folder: what lies in it, how it is written, how it is read again.
+
+    config.json             everything that determines the run
+    history.csv             a row for each finished epoch
+    tensorboard/            the same, for TensorBoard
+    last.weights.h5         weights, optimizer and epoch after the last finished epoch
+    best.keras              the selected model, whole (without a validation set: the last)
+    test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
+    result.json             metrics, config, command, versions, hardware, seconds, commit
+
+Every file but the TensorBoard logs is replaced in one step: a kill leaves the old or the new one.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import tensorflow as tf
+
+from lade_tf import priors
+
+TEST_BATCH_SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run and the rules by which they are written."""
+
+    path: pathlib.Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", pathlib.Path(self.path))
+
+    def file(self, name):
+        return self.path / name
+
+    @property
+    def finished(self):
+        return self.file("result.json").exists()
+
+    def claim(self, config):
+        """Makes the folder this configuration's, or refuses if it is another's."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--run_dir={self.path} must be a folder; it is a file")
+        if self.file("config.json").exists():
+            self._refuse_other(config)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(
+                f"--run_dir={self.path} holds other files and no config.json: give an empty or a "
+                "new folder"
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.file("config.json"), config)
+
+    def _refuse_other(self, config):
+        existing = read_json(self.file("config.json"))
+        differing = [
+            f"{name} is {existing.get(name)!r} there and {config.get(name)!r} now"
+            for name in sorted({*existing, *config})
+            if existing.get(name) != config.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"--run_dir={self.path} holds a run of another configuration "
+                f"({'; '.join(differing)}): give another folder"
+            )
+
+    def restore(self, model):
+        """Loads the last checkpoint, if there is one, into a compiled and built model."""
+        checkpoint = self.file("last.weights.h5")
+        if not checkpoint.exists():
+            return
+        try:
+            model.load_weights(checkpoint)
+        except Exception as error:
+            raise ValueError(
+                f"checkpoint {checkpoint} can't be read, it may be cut short or damaged "
+                f"({str(error).splitlines()[0]}). Nothing was changed: put a good copy there, or "
+                "remove it to start this run again"
+            ) from error
+
+    def save(self, model):
+        """Writes the last checkpoint: weights, optimizer and with its iterations the epoch."""
+        with replacing(self.file("last.weights.h5")) as temporary:
+            model.save_weights(temporary)
+
+    def test_logits(self):
+        """Returns the `SavedLogits` of a finished run."""
+        if not self.file("config.json").exists():
+            raise ValueError(f"{self.path} isn't a run folder: it holds no config.json")
+        if not self.finished:
+            raise ValueError(
+                f"the run in {self.path} isn't finished: call its train.py command again to go on"
+            )
+        return SavedLogits.load(self.file("test_logits.npz"))
+
+    def read_history(self):
+        """Returns the rows of history.csv as dicts of floats, one an epoch."""
+        path = self.file("history.csv")
+        if not path.exists():
+            return []
+        with open(path, newline="") as file:
+            return [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+
+    def write_history(self, rows):
+        with (
+            replacing(self.file("history.csv")) as temporary,
+            open(temporary, "w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedLogits:
+    """Raw logits of a balanced test set and what is needed to adapt them.
+
+    Attributes:
+        logits: [samples, C] float32.
+        labels: [samples] int32.
+        counts: [C] training images of every class.
+        source_prior: [C] float64, the prior that the logits carry.
+        class_names: [C] strings.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    counts: np.ndarray
+    source_prior: np.ndarray
+    class_names: np.ndarray
+
+    def save(self, path):
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path):
+        try:
+            with np.load(path) as arrays:
+                saved = cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        except Exception as error:
+            raise ValueError(f"{path} isn't a test_logits.npz of a run: {error}") from error
+        return saved
+
+    @classmethod
+    def of(cls, raw_logits, data, counts, source_prior):
+        """Runs `raw_logits`, a function of images, over the test set of an `ImageData`.
+
+        A `source_prior` of None stands for disentangled logits, which carry the uniform one.
+        """
+        if len(counts) != data.num_classes:
+            raise ValueError(
+                f"the model must have the {data.num_classes} classes of {data.name}; "
+                f"it has {len(counts)}"
+            )
+        batches = data.test_batches(TEST_BATCH_SIZE)
+        return cls(
+            logits=np.concatenate([raw_logits(images).numpy() for images, _ in batches]),
+            labels=data.test.labels,
+            counts=np.asarray(counts),
+            source_prior=np.asarray(source_prior or priors.uniform_prior(data.num_classes)),
+            class_names=np.asarray(data.class_names),
+        )
+
+    @classmethod
+    def of_model(cls, model, data):
+        """Runs an `AdaptedModel` over the test set of an `ImageData`."""
+        raw_logits = tf.function(model.raw_logits)
+        return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary name beside `path`; on success it takes the place of `path`."""
+    path = pathlib.Path(path)
+    # Keras looks at the file's endings, so they stay.
+    temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from error
+
+
+def provenance():
+    """Returns how a result came about: command, versions, hardware and git commit."""
+    packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+    gpus = [
+        tf.config.experimental.get_device_details(device).get("device_name", device.name)
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        },
+        "hardware": {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpus": gpus},
+        "commit": _git_commit(),
+    }
+
+
+def _cpu_name():
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit():
+    """Returns the commit of this checkout, with "-dirty" if tracked files differ from it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,153 @@
+"""Trains a classifier on a long-tailed data set and measures it under any label distribution.
+
+    python experiments/train.py --dataset=cifar100_lt --loss=lade --data_dir=PATH
+
+Without further flags this is the published recipe for the data set and the loss
+(experiments/recipes.py). The run folder (experiments/runs.py) gets everything; calling the same
+command again goes on where it stopped, and a finished run is shown, not repeated.
+
+Deviations from the authors' code: the long-tailed subset is drawn from --data_seed, and the order
+of the data and its augmentation from (--seed, epoch) alone.
+"""
+
+import os
+import pathlib
+import shutil
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import evaluation
+import keras
+import methods
+import recipes
+import runs
+from absl import app, flags, logging
+from callbacks import Checkpoint, StopOnNaN
+
+import lade_tf
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("dataset", None, f"Data set: {', '.join(recipes.DATASETS)}.", required=True)
+flags.DEFINE_string("loss", None, f"Method: {', '.join(recipes.LOSSES)}.", required=True)
+flags.DEFINE_string("data_dir", None, "Prepared tensorflow-datasets folder; default TFDS_DATA_DIR.")
+flags.DEFINE_string("run_dir", None, "Run folder; default runs/ and a name made of the flags.")
+flags.DEFINE_bool("overwrite", False, "Delete what the run folder holds and start again.")
+flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model.")
+flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
+flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset.")
+flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+# Without a value: the recipe's.
+flags.DEFINE_float("imbalance_ratio", None, "Largest over smallest class.", lower_bound=1)
+flags.DEFINE_integer("epochs", None, "Epochs; milestones are scaled along.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Images per step.", lower_bound=1)
+flags.DEFINE_float("learning_rate", None, "Learning rate after warm-up.", lower_bound=0)
+flags.DEFINE_float("l2", None, "Factor of the weights in their gradient.", lower_bound=0)
+flags.DEFINE_enum("estimator", None, lade_tf.ops.ESTIMATORS, "LADE: equations or released code.")
+flags.DEFINE_float("alpha", None, "LADE: weight of LADER.", lower_bound=0)
+flags.DEFINE_float("remine_lambda", None, "LADE: weight of T² in LADER.", lower_bound=0)
+
+CONFIG_FLAGS = ("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size")
+OVERRIDE_FLAGS = (*CONFIG_FLAGS, "learning_rate", "l2", "estimator", "alpha", "remine_lambda")
+
+
+def default_run_dir(config):
+    parts = [config["dataset"], f"ib{config['imbalance_ratio']:g}", config["loss"]]
+    parts += [config["estimator"]] if config["estimator"] else []
+    return pathlib.Path(
+        "runs", "-".join([*parts, f"{config['epochs']}ep", f"seed{config['seed']}"])
+    )
+
+
+def train(config, data, run):
+    """Trains from the last checkpoint, or the start, to the last epoch; returns the model."""
+    model = methods.build_model(config, data)
+    run.restore(model)
+    steps = data.steps_per_epoch(config["batch_size"])
+    done = int(model.optimizer.iterations.numpy()) // steps
+    if done < config["epochs"]:
+        batches = data.train_batches(
+            config["batch_size"], config["epochs"], config["seed"], initial_epoch=done
+        )
+        model.fit(
+            batches,
+            initial_epoch=done,
+            epochs=config["epochs"],
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                StopOnNaN(run, steps),
+                Checkpoint(run, steps, config["batch_size"]),
+                keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False),
+            ],
+        )
+    return model
+
+
+def finish(config, data, run, model):
+    """Writes the model, its test logits and the result; returns the result."""
+    with runs.replacing(run.file("best.keras")) as temporary:
+        model.save(temporary)
+    saved = runs.SavedLogits.of_model(model, data)
+    saved.save(run.file("test_logits.npz"))
+    history = run.read_history()
+    result = {
+        "config": config,
+        **summarise(saved),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
+        **runs.provenance(),
+    }
+    runs.write_json(run.file("result.json"), result)
+    return result
+
+
+def summarise(saved):
+    """Returns the metrics at the uniform prior, those of the unadapted logits, and all shifts."""
+    uniform = evaluation.resolve_prior("uniform", saved.counts, 1)
+    return {
+        "metrics": evaluation.evaluate(saved, uniform, uniform),
+        "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
+        "metrics_shifted": evaluation.evaluate_priors(saved, evaluation.SHIFTS),
+    }
+
+
+def report(result, run):
+    """Prints what a person wants to know of a finished run."""
+    config = result["config"]
+    print(f"\n{config['dataset']}, {config['loss']}, {config['epochs']} epochs in {run.path}")
+    print("The model is told the label distribution and tested under it:\n")
+    print(evaluation.format_table(result["metrics_shifted"]))
+    if result["metrics_unadapted"] != result["metrics"]:
+        unadapted = {"uniform, not told": result["metrics_unadapted"]}
+        print("\n" + evaluation.format_table(unadapted))
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits_lt")
+    logging.set_verbosity(logging.WARNING)
+    overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
+    config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
+    run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
+    if FLAGS.overwrite and run.path.exists():
+        shutil.rmtree(run.path)
+    data = lade_tf.data.load(
+        config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
+    )
+    run.claim(config)
+    if run.finished:
+        print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
+        result = runs.read_json(run.file("result.json"))
+    else:
+        model = train(config, data, run)
+        result = finish(config, data, run, model)
+        if FLAGS.export:
+            model.export(run.file("saved_model"), class_names=data.class_names)
+    report(result, run)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,195 @@
+"""Images in memory with the streams that train and test a classifier."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from lade_tf.data.augmentation import random_crop_flip
+
+# One map call makes a whole batch, at about 80,000 32×32 images a second and core.
+PARALLEL_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: [images, height, width, channels] uint8.
+        labels: [images] int32.
+
+    Raises:
+        ValueError: for another type or shape, or if the lengths differ.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        _check_array(self.images, np.uint8, 4, "images")
+        _check_array(self.labels, np.int32, 1, "labels")
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                f"labels must hold one label for each of the {len(self.images)} images; "
+                f"got {len(self.labels)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+    """A long-tailed training set and a balanced test set, decoded once and kept in memory.
+
+    Attributes:
+        name: what `lade_tf.data.load` knows it by.
+        class_names: one name a class, in label order.
+        train: the training images, long-tailed.
+        test: the test images, as many of every class.
+        mean: [channels], the mean pixel after division by `pixel_max`.
+        std: [channels], the standard deviation after division by `pixel_max`.
+        pixel_max: the value of a white pixel.
+        padding: pixels of padding before a training crop.
+        flip: whether training mirrors images.
+
+    Raises:
+        ValueError: for a label outside 0..classes−1, splits of different image shapes, or a mean
+            or std of another length than the channels.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_max: float
+    padding: int
+    flip: bool
+
+    def __post_init__(self):
+        for split in ("train", "test"):
+            _check_labels(getattr(self, split).labels, self.num_classes, split)
+        if self.test.images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"test must hold images of shape {self.image_shape}, as train does; "
+                f"got {self.test.images.shape[1:]}"
+            )
+        channels = self.image_shape[-1]
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != channels:
+                raise ValueError(
+                    f"{name} must have one entry for each of the {channels} channels; "
+                    f"got {getattr(self, name)}"
+                )
+
+    @property
+    def num_classes(self):
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self):
+        """Training images of every class, [classes] int64."""
+        return np.bincount(self.train.labels, minlength=self.num_classes).astype(np.int64)
+
+    @property
+    def image_shape(self):
+        """(height, width, channels)."""
+        return self.train.images.shape[1:]
+
+    def steps_per_epoch(self, batch_size):
+        """Returns how many whole batches the training set gives; the remainder is dropped.
+
+        Raises:
+            ValueError: if `batch_size` is less than 1 or exceeds the training set.
+        """
+        size = len(self.train.labels)
+        if not 1 <= batch_size <= size:
+            raise ValueError(
+                f"batch_size must be 1 to {size}, the size of the training set; got {batch_size!r}"
+            )
+        return size // batch_size
+
+    def train_batches(self, batch_size, epochs, seed, initial_epoch=0):
+        """Streams shuffled, augmented batches of the epochs `initial_epoch` to `epochs` − 1.
+
+        Order and augmentation of a batch are a function of `seed`, epoch and step alone: a stream
+        that starts at a later epoch gives the very batches that an uninterrupted one gives. One
+        call of `fit(stream, epochs=epochs, initial_epoch=initial_epoch,
+        steps_per_epoch=data.steps_per_epoch(batch_size), shuffle=False)` consumes it; Keras warns
+        without `shuffle=False`.
+
+        Args:
+            batch_size: images in a batch; the remainder of an epoch is dropped.
+            epochs: the epoch, counted from 0, at which to end.
+            seed: integer.
+            initial_epoch: the epoch at which to start.
+
+        Returns:
+            A `tf.data.Dataset` of (images [batch, height, width, channels] float32 in
+            0..`pixel_max`, labels [batch] int32). Normalisation is the network's.
+
+        Raises:
+            ValueError: if `batch_size` is less than 1 or exceeds the training set, or
+                `initial_epoch` is outside 0..`epochs`.
+        """
+        steps = self.steps_per_epoch(batch_size)
+        if not 0 <= initial_epoch <= epochs:
+            raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
+        images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
+
+        def epoch_indices(epoch):
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(len(self.train.labels)), _epoch_seed(seed, epoch), alg="philox"
+            )
+            batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+            numbered = tf.data.Dataset.from_tensor_slices(batches).enumerate()
+            return numbered.map(lambda step, indices: (epoch, step, indices))
+
+        def gather_batch(epoch, step, indices):
+            step_seed = tf.random.fold_in(_epoch_seed(seed, epoch), step, alg="philox")
+            batch = tf.gather(images, indices)
+            batch = random_crop_flip(batch, step_seed, self.padding, self.flip)
+            return tf.cast(batch, tf.float32), tf.gather(labels, indices)
+
+        stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_indices)
+        stream = stream.map(gather_batch, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
+        num_batches = (epochs - initial_epoch) * steps
+        stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
+        return stream.prefetch(PARALLEL_BATCHES)
+
+    def test_batches(self, batch_size):
+        """Streams every test image once, in stored order, the last batch as small as need be.
+
+        Returns:
+            A `tf.data.Dataset` of (images [batch, height, width, channels] float32 in
+            0..`pixel_max`, labels [batch] int32).
+
+        Raises:
+            ValueError: if `batch_size` is less than 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size!r}")
+        stream = tf.data.Dataset.from_tensor_slices((self.test.images, self.test.labels))
+        stream = stream.batch(batch_size)
+        return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(1)
+
+
+def _epoch_seed(seed, epoch):
+    return tf.stack([tf.constant(seed, tf.int64), epoch])
+
+
+def _check_array(array, dtype, rank, name):
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != rank:
+        got = (
+            f"{array.dtype} {array.shape}"
+            if isinstance(array, np.ndarray)
+            else type(array).__name__
+        )
+        raise ValueError(f"{name} must be an array of {np.dtype(dtype)} and rank {rank}; got {got}")
+
+
+def _check_labels(labels, num_classes, split):
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise ValueError(f"{split} labels must be 0 to {num_classes - 1}; got {wrong[0]}")

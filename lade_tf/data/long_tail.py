@@ -1,0 +1,38 @@
+"""The draw of a long-tailed subset from a balanced training set."""
+
+import numbers
+
+import numpy as np
+
+
+def long_tailed_subset(labels, counts, data_seed):
+    """Draws `counts[c]` images of every class c without replacement.
+
+    Each class is shuffled once and its first images are kept, so with the same `data_seed` a
+    smaller count gives a subset of what a larger one gives.
+
+    Args:
+        labels: [images] integers.
+        counts: [classes] integers, how many images of each class to keep.
+        data_seed: non-negative integer; the draw depends on nothing else.
+
+    Returns:
+        [sum of counts] int64, ascending positions in `labels`.
+
+    Raises:
+        ValueError: if a class has fewer images than `counts` asks for, or for a `data_seed` that
+            isn't a non-negative integer.
+    """
+    if not isinstance(data_seed, numbers.Integral) or data_seed < 0:
+        raise ValueError(f"data_seed must be a non-negative integer; got {data_seed!r}")
+    generator = np.random.default_rng(data_seed)
+    chosen = []
+    for class_index, count in enumerate(counts):
+        members = generator.permutation(np.flatnonzero(labels == class_index))
+        if not 0 <= count <= members.size:
+            raise ValueError(
+                f"counts must ask for 0 to {members.size} images of class {class_index}, as many "
+                f"as it has; got {count}"
+            )
+        chosen.append(members[:count])
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,141 @@
+"""PriorAdaptLayer: logits for the label distribution of the place where the model runs."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lade_tf import priors
+
+
+@keras.saving.register_keras_serializable("lade_tf")
+class PriorAdaptLayer(keras.layers.Layer):
+    """Adapts logits to a target prior: f − log p_s + log p_t, in float32 under any policy.
+
+    Equation 4 of the LADE paper (PC Softmax) for logits that carry the source prior p_s; equation
+    17 for logits that carry none (LADE, Balanced Softmax). The softmax of the result is the
+    posterior under the target prior. The correction belongs on logits, before any softmax.
+
+    The target prior is non-trainable state: it is saved with the model and can be set without
+    retracing. A class with target probability 0 gets the logit −inf, probability exactly 0.
+
+    >>> layer = lade_tf.PriorAdaptLayer(source_prior=[0.9, 0.1], target_prior=[0.5, 0.5])
+    >>> probabilities = tf.nn.softmax(layer(logits))
+
+    Args:
+        source_prior: [classes] the prior that the logits carry, or None for disentangled logits.
+        target_prior: [classes] the prior to adapt to, or None for uniform.
+
+    Raises:
+        ValueError: if a prior isn't one, or has another length than the logits have classes.
+    """
+
+    def __init__(self, source_prior=None, target_prior=None, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if source_prior is not None:
+            source_prior = priors.check_prior(
+                source_prior, allow_zero=False, name="source_prior"
+            ).tolist()
+        if target_prior is not None:
+            num_classes = None if source_prior is None else len(source_prior)
+            target_prior = priors.check_prior(
+                target_prior, num_classes, name="target_prior"
+            ).tolist()
+        self.source_prior = source_prior
+        self._initial_target_prior = target_prior
+        self.target_prior = None
+
+    def build(self, input_shape):
+        num_classes = input_shape[-1]
+        if num_classes is None:
+            raise ValueError(
+                f"logits must have a known number of classes; got shape {tuple(input_shape)}"
+            )
+        for name, prior in (
+            ("source_prior", self.source_prior),
+            ("target_prior", self._initial_target_prior),
+        ):
+            if prior is not None:
+                priors.check_prior(prior, num_classes, name=name)
+        initial = self._initial_target_prior or priors.uniform_prior(num_classes)
+        self.target_prior = self.add_weight(
+            name="target_prior",
+            shape=(num_classes,),
+            initializer=lambda shape, dtype: tf.constant(initial, dtype, shape),
+            trainable=False,
+            # Replicas only read it.
+            aggregation="only_first_replica",
+        )
+        self.built = True
+
+    def set_target_prior(self, prior):
+        """Sets the stored target prior, [classes]; None means uniform. Nothing is retraced.
+
+        Raises:
+            ValueError: if `prior` isn't a prior over the layer's classes; the stored one stays.
+        """
+        if not self.built:
+            raise ValueError("set_target_prior needs a built layer: call it on logits first")
+        num_classes = self.target_prior.shape[0]
+        if prior is None:
+            prior = priors.uniform_prior(num_classes)
+        self.target_prior.assign(priors.check_prior(prior, num_classes, name="target_prior"))
+
+    def call(self, logits, target_prior=None):
+        """Returns [batch, classes] float32 logits adapted to the target prior.
+
+        Args:
+            logits: [batch, classes].
+            target_prior: [classes], or [batch, classes] for one prior an example; None means the
+                stored one.
+        """
+        stored = tf.convert_to_tensor(self.target_prior)
+        prior = (
+            stored if target_prior is None else self.check_in_graph(target_prior, stored.shape[0])
+        )
+        log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
+        return logits - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
+
+    def compute_output_shape(self, input_shape, target_prior_shape=None):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "source_prior": self.source_prior,
+            "target_prior": self._initial_target_prior,
+        }
+
+    def check_in_graph(self, prior, num_classes):
+        """The in-graph twin of `priors.check_prior`: asserts, and NaN where XLA drops asserts."""
+        if not tf.is_tensor(prior):
+            rows = np.atleast_2d(np.asarray(prior, dtype=np.float64))
+            for row in rows:
+                priors.check_prior(row, num_classes, name="target_prior")
+        prior = tf.cast(prior, tf.float32)
+        if prior.shape.rank not in (None, 1, 2) or (
+            prior.shape.rank and prior.shape[-1] not in (None, num_classes)
+        ):
+            raise ValueError(
+                f"target_prior must have shape [{num_classes}] or [batch, {num_classes}]; "
+                f"got shape {prior.shape}"
+            )
+        classes = tf.shape(prior)[-1]
+        tf.debugging.Assert(
+            tf.equal(classes, num_classes),
+            [f"target_prior must have {num_classes} entries, one a class; got", classes],
+        )
+        total = tf.reduce_sum(prior, axis=-1, keepdims=True)
+        lowest = tf.reduce_min(prior, axis=-1, keepdims=True)
+        valid = (lowest >= 0) & (tf.abs(total - 1) <= priors.SUM_TOLERANCE)
+        tf.debugging.Assert(
+            tf.reduce_all(valid),
+            [
+                "target_prior must hold probabilities >= 0 that sum to 1 (within "
+                f"{priors.SUM_TOLERANCE}); got a smallest entry of",
+                tf.reduce_min(lowest),
+                "and a sum of",
+                tf.reduce_max(total),
+            ],
+        )
+        return tf.where(valid, prior / total, float("nan"))

@@ -1,0 +1,67 @@
+"""Balanced Softmax (Ren et al., NeurIPS 2020), the cross-entropy term of LADE."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lade_tf import priors
+from lade_tf.ops import check_labels
+
+
+def balanced_softmax(labels, logits, log_prior):
+    """Returns the cross-entropy of softmax(f + log π), one value per example.
+
+    Training with the prior added leaves the logits free of it (equations 9 and 10 of LADE).
+
+    Args:
+        labels: [batch] or [batch, 1] integers in 0..C−1.
+        logits: [batch, classes].
+        log_prior: [classes] log π of the training set.
+
+    Returns:
+        [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
+        out of range.
+    """
+    logits = tf.convert_to_tensor(logits)
+    logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
+    labels, validity = check_labels(labels, logits, len(log_prior))
+    values = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=labels, logits=logits + tf.constant(log_prior, logits.dtype)
+    )
+    return values * tf.cast(validity, values.dtype)
+
+
+@keras.saving.register_keras_serializable("lade_tf")
+class BalancedSoftmax(keras.losses.Loss):
+    """Cross-entropy of softmax(f + log π), π the training prior.
+
+    Reference: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS
+    2020. The trained logits are disentangled: adapt them with `PriorAdaptLayer(source_prior=None)`.
+
+    >>> loss = lade_tf.losses.BalancedSoftmax([900, 90, 10])
+    >>> model.compile("sgd", loss)
+
+    Args:
+        class_counts: [classes] training samples per class.
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        zero_count="error",
+        name="balanced_softmax",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
+        self.class_counts = np.asarray(class_counts).tolist()
+        self.zero_count = zero_count
+
+    def call(self, y_true, y_pred):
+        return balanced_softmax(y_true, y_pred, self.log_prior)
+
+    def get_config(self):
+        config = {"class_counts": self.class_counts, "zero_count": self.zero_count}
+        return {**super().get_config(), "dtype": self.dtype, **config}

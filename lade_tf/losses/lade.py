@@ -1,0 +1,89 @@
+"""LADE: Balanced Softmax with the LADER regulariser (equation 16)."""
+
+import keras
+import numpy as np
+
+from lade_tf import ops, priors
+from lade_tf.losses.balanced_softmax import balanced_softmax
+
+
+@keras.saving.register_keras_serializable("lade_tf")
+class LADE(keras.losses.Loss):
+    """mean_i CE(softmax(f_i + log π), y_i) + α · LADER, on integer labels and logits.
+
+    Reference: Hong et al., "Disentangling Label Distribution for Long-tailed Visual Recognition",
+    CVPR 2021, equations 11 to 16; `lade_tf.ops.lader` gives the formulas.
+
+    LADER is a statistic of the batch: every example's value is its cross-entropy plus α times the
+    batch's LADER, so that Keras' mean is the paper's loss. A sample weight w means that the example
+    occurs w times, in the cross-entropy and in LADER; `class_weight` makes no sense here, the
+    training prior already does what it is for.
+
+    >>> loss = lade_tf.losses.LADE([900, 90, 10], alpha=0.1, remine_lambda=0.01)
+    >>> model.compile("sgd", loss)
+
+    Args:
+        class_counts: [classes] training samples per class.
+        alpha: α ≥ 0, the weight of LADER; 0 is Balanced Softmax.
+        remine_lambda: λ ≥ 0, the weight of T² inside LADER.
+        estimator: "paper" (the equations) or "reference" (the authors' released code).
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+
+    Raises:
+        ValueError: for bad arguments; for labels out of range see `lade_tf.ops.check_labels`.
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        alpha=0.1,
+        remine_lambda=0.01,
+        estimator="paper",
+        zero_count="error",
+        name="lade",
+        reduction="mean_with_sample_weight",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
+        self.class_counts = np.asarray(class_counts).tolist()
+        self.alpha = priors.check_number(alpha, "alpha", minimum=0)
+        self.remine_lambda = priors.check_number(remine_lambda, "remine_lambda", minimum=0)
+        priors.check_choice(estimator, ops.ESTIMATORS, "estimator")
+        self.estimator = estimator
+        self.zero_count = zero_count
+
+    def terms(self, labels, logits, sample_weight=None):
+        """Returns LADE's two terms: (cross-entropy [batch], LADER scalar without its α)."""
+        cross_entropy = balanced_softmax(labels, logits, self.log_prior)
+        regulariser = ops.lader(
+            logits,
+            labels,
+            self.class_counts,
+            self.remine_lambda,
+            self.estimator,
+            sample_weight,
+            self.zero_count,
+        )
+        return cross_entropy, regulariser
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras keeps sample weights from `call`, but LADER needs them: they travel with the labels.
+        if sample_weight is not None:
+            y_true = (y_true, sample_weight)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
+        cross_entropy, regulariser = self.terms(labels, y_pred, sample_weight)
+        return cross_entropy + self.alpha * regulariser
+
+    def get_config(self):
+        config = {
+            "class_counts": self.class_counts,
+            "alpha": self.alpha,
+            "remine_lambda": self.remine_lambda,
+            "estimator": self.estimator,
+            "zero_count": self.zero_count,
+        }
+        return {**super().get_config(), "dtype": self.dtype, **config}

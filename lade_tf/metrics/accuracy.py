@@ -1,0 +1,91 @@
+"""Accuracy over a test set, of each class, and of the groups of frequent and rare classes."""
+
+import numpy as np
+
+from lade_tf.metrics.checks import (
+    check_class_counts,
+    check_class_indices,
+    check_positive_integer,
+    check_sample_weight,
+)
+
+# Training images per class that bound the shot groups (Liu et al., CVPR 2019).
+MANY_ABOVE = 100
+FEW_BELOW = 20
+
+
+def accuracy(predictions, labels, sample_weight=None):
+    """Share of samples whose predicted class is the true one (micro accuracy).
+
+    Args:
+        predictions: Predicted classes, integers [samples].
+        labels: True classes, integers [samples].
+        sample_weight: How many times each sample occurs, [samples]; None means once.
+
+    Returns:
+        A float in 0..1.
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, a negative class or weight, no sample,
+            or weights that are all zero.
+    """
+    labels = check_class_indices("labels", labels)
+    predictions = check_class_indices("predictions", predictions, len(labels))
+    weight = check_sample_weight(sample_weight, len(labels))
+    return float(np.average(predictions == labels, weights=weight))
+
+
+def per_class_accuracy(predictions, labels, num_classes, sample_weight=None):
+    """Accuracy over the samples of each class (recall).
+
+    Args:
+        predictions: Predicted classes, integers [samples].
+        labels: True classes, integers [samples].
+        num_classes: Number of classes C.
+        sample_weight: How many times each sample occurs, [samples]; None means once.
+
+    Returns:
+        Float64 [C], NaN for a class without a test sample (or with weight 0 only).
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, a class outside 0..C-1, no sample, or
+            weights that are negative or all zero.
+    """
+    num_classes = check_positive_integer("num_classes", num_classes)
+    labels = check_class_indices("labels", labels, num_classes=num_classes)
+    predictions = check_class_indices("predictions", predictions, len(labels), num_classes)
+    weight = check_sample_weight(sample_weight, len(labels))
+    hits = np.bincount(labels, weights=weight * (predictions == labels), minlength=num_classes)
+    total = np.bincount(labels, weights=weight, minlength=num_classes)
+    return np.divide(hits, total, out=np.full(num_classes, np.nan), where=total > 0)
+
+
+def shot_accuracy(predictions, labels, class_counts, sample_weight=None):
+    """Mean class accuracy of the many-, medium- and few-shot classes.
+
+    Many-shot classes have more than 100 training images, few-shot classes fewer than 20, and
+    medium-shot classes the rest (Liu et al., "Large-Scale Long-Tailed Recognition in an Open
+    World", CVPR 2019; tables 3 and 4 of the LADE paper). Classes without a test sample are skipped.
+
+    Args:
+        predictions: Predicted classes, integers [samples].
+        labels: True classes, integers [samples].
+        class_counts: Training images of each class, [classes].
+        sample_weight: How many times each sample occurs, [samples]; None means once.
+
+    Returns:
+        {"many", "medium", "few"}: a float in 0..1 each, None for a group without tested classes.
+
+    Raises:
+        ValueError: As `per_class_accuracy`; class_counts that are negative or not [classes].
+    """
+    counts = check_class_counts(class_counts)
+    class_accuracy = per_class_accuracy(predictions, labels, len(counts), sample_weight)
+    many, few = counts > MANY_ABOVE, counts < FEW_BELOW
+    groups = {"many": many, "medium": ~(many | few), "few": few}
+    tested = ~np.isnan(class_accuracy)
+    return {name: _mean_or_none(class_accuracy[group & tested]) for name, group in groups.items()}
+
+
+def _mean_or_none(values):
+    return float(values.mean()) if values.size else None

@@ -1,0 +1,87 @@
+"""Checks of what the metrics are given; each returns the argument as an array ready to use."""
+
+import numpy as np
+
+# Half-precision softmax outputs miss a sum of 1 by rounding alone; logits miss it by far more.
+SUM_TOLERANCE = 1e-2
+
+
+def check_probabilities(probabilities):
+    """Returns `probabilities` as a float array [samples, classes] in its own precision.
+
+    Only row reductions are formed, never a second [samples, classes] array of a float input.
+    """
+    probabilities = np.asarray(probabilities)
+    if not np.issubdtype(probabilities.dtype, np.floating):
+        probabilities = probabilities.astype(np.float64)
+    if probabilities.ndim != 2 or probabilities.size == 0:
+        raise ValueError(
+            "probabilities must have shape [samples, classes] with at least one of each; "
+            f"got shape {probabilities.shape}"
+        )
+    low, high = float(probabilities.min()), float(probabilities.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("probabilities must be finite; got NaN or infinity")
+    if low < 0 or high > 1 + SUM_TOLERANCE:
+        raise ValueError(
+            "probabilities must lie in [0, 1] (apply softmax to logits first); "
+            f"got values from {low:g} to {high:g}"
+        )
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > SUM_TOLERANCE:
+        raise ValueError(
+            f"probabilities must sum to 1 in every row; got {sums[worst]:g} in row {worst}"
+        )
+    return probabilities
+
+
+def check_class_indices(name, indices, num_samples=None, num_classes=None):
+    """Returns `indices` as integers [samples], inside 0..num_classes-1 where that is given."""
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or indices.size == 0:
+        raise ValueError(
+            f"{name} must have shape [samples] with at least one sample; got shape {indices.shape}"
+        )
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"{name} must be integers; got dtype {indices.dtype}")
+    if num_samples is not None and len(indices) != num_samples:
+        raise ValueError(f"{name} must hold {num_samples} samples; got {len(indices)}")
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        bound = "at least 0" if num_classes is None else f"in 0..{num_classes - 1}"
+        raise ValueError(f"{name} must be {bound}; got values from {low} to {high}")
+    return indices
+
+
+def check_sample_weight(sample_weight, num_samples):
+    """Returns `sample_weight` as float64 [samples]; ones where it is None."""
+    if sample_weight is None:
+        return np.ones(num_samples)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (num_samples,):
+        raise ValueError(f"sample_weight must have shape ({num_samples},); got {weight.shape}")
+    if not np.isfinite(weight).all() or weight.min() < 0:
+        raise ValueError("sample_weight must be finite and >= 0 everywhere")
+    if not weight.any():
+        raise ValueError("sample_weight must have a positive entry; got only zeros")
+    return weight
+
+
+def check_class_counts(class_counts, num_classes=None):
+    """Returns `class_counts`, the training images of each class, as float64 [classes]."""
+    counts = np.asarray(class_counts, dtype=np.float64)
+    if counts.ndim != 1 or counts.size == 0:
+        raise ValueError(f"class_counts must have shape [classes]; got shape {counts.shape}")
+    if num_classes is not None and len(counts) != num_classes:
+        raise ValueError(f"class_counts must hold {num_classes} classes; got {len(counts)}")
+    if not np.isfinite(counts).all() or counts.min() < 0:
+        raise ValueError("class_counts must be finite and >= 0 everywhere")
+    return counts
+
+
+def check_positive_integer(name, value):
+    """Returns `value` as an int >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; got {value!r}")
+    return int(value)

@@ -1,0 +1,97 @@
+"""Export to a SavedModel that needs TensorFlow alone to be served."""
+
+import json
+import pathlib
+import tempfile
+
+import tensorflow as tf
+
+CLASS_NAMES_ASSET = "class_names.json"
+TRAINING_PRIOR_ASSET = "training_prior.json"
+
+
+def export_saved_model(model, filepath, class_names=None):
+    """Writes `model` as a SavedModel with two signatures.
+
+    "serving_default" takes `images` and answers at the stored target prior; "serve_with_prior"
+    takes `images` and `target_prior`, [classes] or [batch, classes]. Both accept any batch size and
+    give `logits` (adapted, float32) and `probabilities`, [batch, classes], and `label`, [batch]
+    int64. A prior that isn't one fails with an assertion that says why. The loaded object also has
+    `set_target_prior(prior)`, which changes the stored prior in the serving process. The folder
+    assets/ holds class_names.json, a list, and training_prior.json, {"prior", "class_counts"}.
+
+    Args:
+        model: a built `AdaptedModel` whose network has one input.
+        filepath: the folder to write; an existing SavedModel there is replaced, as Keras does.
+        class_names: C names in label order, or None for "0" to "C-1".
+
+    Raises:
+        ValueError: for another number of names, or a network that isn't built or has several
+            inputs.
+    """
+    num_classes = len(model.class_counts)
+    names = [str(index) for index in range(num_classes)] if class_names is None else class_names
+    if len(names) != num_classes:
+        raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
+    training_prior = {"prior": model.training_prior.tolist(), "class_counts": model.class_counts}
+    with tempfile.TemporaryDirectory() as folder:
+        module = _ServedModel(model, _input_spec(model.network))
+        module.assets = [
+            _write_asset(folder, CLASS_NAMES_ASSET, list(map(str, names))),
+            _write_asset(folder, TRAINING_PRIOR_ASSET, training_prior),
+        ]
+        signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
+        tf.saved_model.save(module, str(filepath), signatures=signatures)
+
+
+class _ServedModel(tf.Module):
+    """The functions and variables that go into the SavedModel."""
+
+    def __init__(self, model, image_spec):
+        super().__init__()
+        # Keras variables aren't tf.Module's to find; unseen, they would not be saved.
+        self.model_variables = [variable.value for variable in model.variables]
+        prior_spec = tf.TensorSpec(None, tf.float32, name="target_prior")
+        num_classes = len(model.class_counts)
+
+        @tf.function(input_signature=[image_spec])
+        def serve(images):
+            return _named_outputs(model(images, training=False))
+
+        @tf.function(input_signature=[image_spec, prior_spec])
+        def serve_with_prior(images, target_prior):
+            return _named_outputs(model(images, target_prior=target_prior, training=False))
+
+        @tf.function(input_signature=[tf.TensorSpec([num_classes], tf.float32, name="prior")])
+        def set_target_prior(prior):
+            stored = model.prior_adapt.target_prior
+            stored.assign(model.prior_adapt.check_in_graph(prior, num_classes))
+
+        self.serve = serve
+        self.serve_with_prior = serve_with_prior
+        self.set_target_prior = set_target_prior
+
+
+def _named_outputs(logits):
+    return {
+        "logits": logits,
+        "probabilities": tf.nn.softmax(logits),
+        "label": tf.argmax(logits, axis=-1),
+    }
+
+
+def _input_spec(network):
+    inputs = getattr(network, "inputs", None)
+    if not inputs or len(inputs) != 1:
+        raise ValueError(
+            "network must be built and have exactly one input to be exported; "
+            f"got {len(inputs) if inputs else 'no known'} inputs"
+        )
+    shape = (None, *inputs[0].shape[1:])
+    return tf.TensorSpec(shape, inputs[0].dtype, name="images")
+
+
+def _write_asset(folder, name, content):
+    path = pathlib.Path(folder, name)
+    path.write_text(json.dumps(content))
+    return tf.saved_model.Asset(str(path))

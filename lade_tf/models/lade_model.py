@@ -1,0 +1,98 @@
+"""LADEModel: any network, trained with LADE; its target prior can be set afterwards."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from lade_tf.losses import LADE
+from lade_tf.models.adapted_model import AdaptedModel
+
+
+@keras.saving.register_keras_serializable("lade_tf")
+class LADEModel(AdaptedModel):
+    """Trains `network` with LADE (equation 16), and serves it for any target prior (equation 17).
+
+    `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss"
+    is LADE and its two terms stand beside it: "cross_entropy" (Balanced Softmax) and "lader".
+    The metrics see the logits adapted to the stored target prior, uniform at first.
+
+    >>> model = lade_tf.LADEModel(network, class_counts=[900, 90, 10])
+    >>> model.compile(optimizer="sgd", metrics=["accuracy"])
+    >>> model.fit(images, labels)
+    >>> model.set_target_prior([0.2, 0.3, 0.5])
+
+    Args:
+        network: any Keras model that gives logits [batch, classes].
+        class_counts: [classes] training samples per class.
+        alpha: α ≥ 0, the weight of LADER.
+        remine_lambda: λ ≥ 0, the weight of T² inside LADER.
+        estimator: "paper" (the equations) or "reference" (the authors' released code).
+        target_prior: [classes] the prior to adapt to at first, or None for uniform.
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+    """
+
+    def __init__(
+        self,
+        network,
+        class_counts,
+        alpha=0.1,
+        remine_lambda=0.01,
+        estimator="paper",
+        target_prior=None,
+        zero_count="error",
+        **kwargs,
+    ):
+        super().__init__(
+            network, class_counts, target_prior=target_prior, zero_count=zero_count, **kwargs
+        )
+        self.lade = LADE(class_counts, alpha, remine_lambda, estimator, zero_count)
+        self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
+        self.lader_tracker = keras.metrics.Mean(name="lader")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns LADE on raw logits plus the network's own losses, per replica as Keras does."""
+        cross_entropy, lader = self.lade.terms(y, y_pred, sample_weight)
+        if sample_weight is None:
+            weight = tf.ones_like(cross_entropy)
+        else:
+            weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(cross_entropy))
+        mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
+        self.cross_entropy_tracker.update_state(cross_entropy, sample_weight=weight)
+        self.lader_tracker.update_state(lader, sample_weight=tf.reduce_sum(weight))
+        loss = mean + self.lade.alpha * lader + sum(self.losses)
+        return loss / self.distribute_strategy.num_replicas_in_sync
+
+    def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
+        if kwargs.pop("loss", None) is not None:
+            raise ValueError("loss must not be given to LADEModel.compile: the model owns its loss")
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                "gradient_accumulation_steps must not be set on LADEModel's optimizer: LADER would "
+                "become a statistic of the micro-batch. Use a larger batch"
+            )
+        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
+
+    def fit(self, *args, **kwargs):
+        _refuse_class_weight(super().fit, args, kwargs)
+        return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        _refuse_class_weight(super().train_on_batch, args, kwargs)
+        return super().train_on_batch(*args, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        for key in ("source_prior", "from_logits"):
+            del config[key]
+        lade = self.lade.get_config()
+        return {**config, **{key: lade[key] for key in ("alpha", "remine_lambda", "estimator")}}
+
+
+def _refuse_class_weight(method, args, kwargs):
+    given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
+    if given.get("class_weight") is not None:
+        raise ValueError(
+            "class_weight must not be given to LADEModel: LADE already corrects for the training "
+            "prior. To expect other classes where the model runs, use set_target_prior"
+        )

@@ -1,0 +1,210 @@
+"""Label distributions: from counts to priors, long-tailed profiles, shifted targets.
+
+NumPy only, float64. Every count and every prior that enters the library is checked here.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+SUM_TOLERANCE = 1e-3
+ZERO_COUNT_MODES = ("error", "smooth")
+DIRECTIONS = ("forward", "backward")
+READINGS = ("notebook", "paper")
+
+
+def check_counts(counts, zero_count="error", name="class_counts"):
+    """Returns `counts` as a checked float64 array.
+
+    Args:
+        counts: [classes] samples per class, finite and not negative.
+        zero_count: what a class without samples means: "error" refuses it, "smooth" adds 1 to
+            every count.
+        name: the argument's name in error messages.
+
+    Returns:
+        [classes] float64, every entry positive.
+
+    Raises:
+        ValueError: for another rank, fewer than two classes, a negative, non-finite or, with
+            "error", zero count.
+    """
+    check_choice(zero_count, ZERO_COUNT_MODES, "zero_count")
+    counts = _vector(counts, name)
+    if counts.size < 2:
+        raise ValueError(f"{name} must hold at least 2 classes; got {counts.size}")
+    _refuse_entries(counts, ~np.isfinite(counts), name, "finite numbers")
+    _refuse_entries(counts, counts < 0, name, "numbers >= 0")
+    if zero_count == "smooth":
+        return counts + 1.0
+    _refuse_entries(
+        counts, counts == 0, name, 'numbers > 0 (zero_count="smooth" adds 1 to every count)'
+    )
+    return counts
+
+
+def check_prior(prior, num_classes=None, allow_zero=True, name="prior"):
+    """Returns `prior` as a checked float64 distribution.
+
+    Args:
+        prior: [classes] probabilities; a sum within 1e-3 of 1 is renormalised.
+        num_classes: the number of classes expected, or None for any.
+        allow_zero: whether a class may have probability exactly 0 (target priors may).
+        name: the argument's name in error messages.
+
+    Returns:
+        [classes] float64, sums to 1.
+
+    Raises:
+        ValueError: for another rank or length, a negative, non-finite or (without `allow_zero`)
+            zero entry, or a sum further than 1e-3 from 1.
+    """
+    prior = _vector(prior, name)
+    if num_classes is not None and prior.size != num_classes:
+        raise ValueError(f"{name} must have {num_classes} entries, one a class; got {prior.size}")
+    _refuse_entries(prior, ~np.isfinite(prior), name, "finite numbers")
+    _refuse_entries(prior, prior < 0, name, "probabilities >= 0")
+    if not allow_zero:
+        _refuse_entries(prior, prior == 0, name, "probabilities > 0")
+    total = prior.sum()
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        raise ValueError(f"{name} must sum to 1 (within {SUM_TOLERANCE}); its sum is {total:.6g}")
+    return prior / total
+
+
+def class_prior(counts, zero_count="error"):
+    """Returns the empirical label distribution π = n / Σn.
+
+    Args:
+        counts: [classes] samples per class.
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+
+    Returns:
+        [classes] float64, sums to 1.
+    """
+    counts = check_counts(counts, zero_count, name="counts")
+    return counts / counts.sum()
+
+
+def uniform_prior(num_classes):
+    """Returns the uniform distribution over `num_classes` classes, [classes] float64."""
+    return np.full(num_classes, 1.0 / num_classes)
+
+
+def exponential_counts(max_count, num_classes, imbalance_ratio):
+    """Returns the long-tailed profile int(max_count · (1/ratio)^(c/(C−1))), c = 0..C−1.
+
+    The profile of CIFAR-LT (Cui et al., CVPR 2019), classes in label order.
+
+    Args:
+        max_count: samples of the most frequent class.
+        num_classes: C, at least 2.
+        imbalance_ratio: the largest count over the smallest, at least 1.
+
+    Returns:
+        [classes] int64.
+    """
+    if max_count < 1:
+        raise ValueError(f"max_count must be at least 1; got {max_count!r}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2; got {num_classes!r}")
+    position = np.arange(num_classes) / (num_classes - 1)
+    return _truncated_profile(max_count, imbalance_ratio, position)
+
+
+def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading="notebook"):
+    """Returns the class sizes of a shifted test set (section 4.3 of the LADE paper).
+
+    Args:
+        per_class: M, the images of every class in the balanced test set.
+        train_counts: [classes] training counts; their descending order ranks the classes, ties
+            in class order.
+        imbalance_ratio: largest over smallest class, at least 1.
+        direction: "forward" (as in training) or "backward" (ranks reversed).
+        reading: "notebook" gives int(M · ratio^(−rank/(C−1))), what the released notebooks
+            compute; "paper" gives int(M · ratio^(−rank/C)), the formula as printed.
+
+    Returns:
+        [classes] int64.
+    """
+    check_choice(direction, DIRECTIONS, "direction")
+    check_choice(reading, READINGS, "reading")
+    if per_class < 1:
+        raise ValueError(f"per_class must be at least 1; got {per_class!r}")
+    train_counts = check_counts(train_counts, name="train_counts")
+    num_classes = train_counts.size
+    rank = np.empty(num_classes, dtype=np.int64)
+    rank[np.argsort(-train_counts, kind="stable")] = np.arange(num_classes)
+    if direction == "backward":
+        rank = num_classes - 1 - rank
+    steps = num_classes - 1 if reading == "notebook" else num_classes
+    return _truncated_profile(per_class, imbalance_ratio, rank / steps)
+
+
+def load_prior(path, num_classes=None):
+    """Reads a prior from a JSON file {"prior": [C floats]}.
+
+    Args:
+        path: the file.
+        num_classes: the number of classes expected, or None for any.
+
+    Returns:
+        [classes] float64, sums to 1.
+
+    Raises:
+        ValueError: if there is no such file, it isn't JSON of that form, or not a prior.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"prior file {path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"prior file {path} isn't JSON: {error}") from error
+    if not isinstance(content, dict) or "prior" not in content:
+        raise ValueError(f'prior file {path} must hold {{"prior": [C floats]}}')
+    return check_prior(content["prior"], num_classes, name=f"the prior in {path}")
+
+
+def check_choice(value, choices, name):
+    """Raises a ValueError that lists `choices` unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_number(value, name, minimum=None):
+    """Returns `value` as a float; raises ValueError unless it is finite and >= `minimum`."""
+    expected = "a finite number" + ("" if minimum is None else f" >= {minimum}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number) or (minimum is not None and number < minimum):
+        raise ValueError(f"{name} must be {expected}; got {value!r}")
+    return number
+
+
+def _truncated_profile(max_count, imbalance_ratio, position):
+    ratio = check_number(imbalance_ratio, "imbalance_ratio", minimum=1)
+    # The power itself, not exp of a logarithm: the truncation would lose an image where the
+    # product is a whole number.
+    return (max_count * (1.0 / ratio) ** position).astype(np.int64)
+
+
+def _vector(values, name):
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a list of numbers, one a class; {error}") from error
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape [classes]; got shape {list(array.shape)}")
+    return array
+
+
+def _refuse_entries(array, bad, name, expected):
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        more = f" ({int(bad.sum())} such entries)" if bad.sum() > 1 else ""
+        raise ValueError(
+            f"{name} must hold {expected}; got {array[index]:g} at class {index}{more}"
+        )

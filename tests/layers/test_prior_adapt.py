@@ -1,0 +1,136 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lade_tf import PriorAdaptLayer
+
+SOURCE = np.array([0.7, 0.2, 0.1])
+TARGET = np.array([0.1, 0.3, 0.6])
+
+
+def make_logits(size=5):
+    return np.random.default_rng(0).normal(0, 3, (size, 3)).astype(np.float32)
+
+
+def posterior(logits, weight):
+    """p(y|x) ∝ exp(f)·weight, in float64."""
+    unnormalised = np.exp(logits.astype(np.float64)) * weight
+    return unnormalised / unnormalised.sum(axis=1, keepdims=True)
+
+
+def test_entangled_logits_follow_equation_4():
+    logits = make_logits()
+    adapted = PriorAdaptLayer(SOURCE, TARGET)(logits)
+    np.testing.assert_allclose(
+        tf.nn.softmax(adapted), posterior(logits, TARGET / SOURCE), rtol=1e-5
+    )
+
+
+def test_disentangled_logits_follow_equation_17():
+    logits = make_logits()
+    adapted = PriorAdaptLayer(target_prior=TARGET)(logits)
+    np.testing.assert_allclose(tf.nn.softmax(adapted), posterior(logits, TARGET), rtol=1e-5)
+
+
+def test_the_default_is_the_uniform_target_which_changes_no_decision():
+    logits = make_logits()
+    probabilities = tf.nn.softmax(PriorAdaptLayer()(logits))
+    np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), rtol=1e-5)
+
+
+def test_setting_the_prior_acts_without_retracing():
+    layer, logits = PriorAdaptLayer(SOURCE), make_logits()
+    layer(logits)
+    function = tf.function(layer)
+    function(logits)
+    for prior in (TARGET, [1.0, 0.0, 0.0], None):
+        layer.set_target_prior(prior)
+        weight = (np.full(3, 1 / 3) if prior is None else np.asarray(prior)) / SOURCE
+        np.testing.assert_allclose(
+            tf.nn.softmax(function(logits)), posterior(logits, weight), rtol=1e-5
+        )
+    assert function.experimental_get_tracing_count() == 1
+
+
+def test_a_prior_passed_for_one_call_wins_over_the_stored_one():
+    layer, logits = PriorAdaptLayer(SOURCE), make_logits()
+    expected = PriorAdaptLayer(SOURCE, TARGET)(logits)
+    np.testing.assert_allclose(layer(logits, target_prior=TARGET), expected, rtol=1e-6)
+    np.testing.assert_allclose(layer(logits), PriorAdaptLayer(SOURCE)(logits))
+
+
+def test_one_prior_for_each_example():
+    logits = make_logits(2)
+    rows = np.stack([TARGET, SOURCE])
+    adapted = PriorAdaptLayer()(logits, target_prior=tf.constant(rows, tf.float32))
+    for index, row in enumerate(rows):
+        expected = PriorAdaptLayer()(logits[index : index + 1], target_prior=row)
+        np.testing.assert_allclose(adapted[index : index + 1], expected, rtol=1e-6)
+
+
+def test_a_class_of_target_probability_zero_gets_probability_zero():
+    probabilities = tf.nn.softmax(PriorAdaptLayer(target_prior=[0.5, 0.0, 0.5])(make_logits()))
+    assert np.all(probabilities.numpy()[:, 1] == 0) and np.isfinite(probabilities).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_arithmetic_is_float32_under_any_policy(policy):
+    keras.config.set_dtype_policy(policy)
+    halves = tf.cast(make_logits(), policy.removeprefix("mixed_"))
+    adapted = PriorAdaptLayer(SOURCE, TARGET)(halves)
+    assert adapted.dtype == tf.float32
+    expected = tf.cast(halves, tf.float32) + np.log(TARGET / SOURCE)
+    np.testing.assert_allclose(adapted, expected, rtol=1e-6)
+
+
+BAD_PRIORS = [
+    ([0.5, 0.5], "3 entries, one a class; got 2"),
+    ([0.5, 0.6, 0.2], "sum to 1 .within 0.001.; its sum is 1.3"),
+    ([1.2, -0.1, -0.1], "probabilities >= 0; got -0.1 at class 1"),
+    ([np.nan, 0.5, 0.5], "finite numbers; got nan at class 0"),
+]
+
+
+@pytest.mark.parametrize(("prior", "message"), BAD_PRIORS)
+def test_what_is_no_prior_is_refused_and_the_stored_one_stays(prior, message):
+    layer = PriorAdaptLayer(SOURCE, TARGET)
+    layer(make_logits())
+    with pytest.raises(ValueError, match=f"target_prior must .*{message}"):
+        layer.set_target_prior(prior)
+    with pytest.raises(ValueError, match=f"target_prior must .*{message}"):
+        layer(make_logits(), target_prior=prior)
+    with pytest.raises(ValueError, match=f"target_prior must .*{message}"):
+        PriorAdaptLayer(SOURCE, prior)
+    np.testing.assert_allclose(layer.target_prior, TARGET, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("prior", "message"), BAD_PRIORS[1:3])
+def test_a_tensor_that_is_no_prior_fails_in_the_graph_and_is_nan_under_xla(prior, message):
+    layer = PriorAdaptLayer(SOURCE)
+    layer(make_logits())
+    signature = [tf.TensorSpec([None, 3]), tf.TensorSpec([3])]
+    arguments = make_logits(), tf.constant(prior, tf.float32)
+
+    def call(logits, prior):
+        return layer(logits, target_prior=prior)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="probabilities >= 0 that sum to 1"):
+        tf.function(call, input_signature=signature)(*arguments)
+    compiled = tf.function(call, input_signature=signature, jit_compile=True)
+    assert np.isnan(compiled(*arguments)).all()
+
+
+def test_a_source_prior_with_a_zero_is_refused():
+    with pytest.raises(ValueError, match="source_prior must hold probabilities > 0"):
+        PriorAdaptLayer(source_prior=[1.0, 0.0])
+
+
+def test_logits_of_another_number_of_classes_are_refused():
+    with pytest.raises(ValueError, match="source_prior must have 4 entries"):
+        PriorAdaptLayer(SOURCE)(np.zeros((2, 4), np.float32))
+
+
+def test_setting_a_prior_needs_a_built_layer():
+    with pytest.raises(ValueError, match="needs a built layer"):
+        PriorAdaptLayer().set_target_prior(TARGET)

@@ -1,0 +1,104 @@
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+
+from lade_tf import losses
+
+COUNTS = [60, 30, 8, 2]
+
+
+def make_batch(size=12, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (size, 4)).astype(np.float32)
+    return logits, rng.integers(0, 4, size)
+
+
+@pytest.mark.parametrize("estimator", ["paper", "reference"])
+def test_lade_is_equation_16(estimator):
+    logits, labels = make_batch()
+    loss = losses.LADE(COUNTS, alpha=0.3, remine_lambda=0.2, estimator=estimator)
+    expected = oracles.lade(logits, labels, COUNTS, 0.3, 0.2, estimator)
+    assert loss(labels, logits).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_balanced_softmax_is_the_oracle():
+    logits, labels = make_batch()
+    log_prior = np.log(np.array(COUNTS) / 100)
+    values = losses.BalancedSoftmax(COUNTS, reduction="none")(labels, logits)
+    expected = oracles.cross_entropy(logits, labels, log_prior)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_lade_without_alpha_is_balanced_softmax():
+    logits, labels = make_batch()
+    lade = losses.LADE(COUNTS, alpha=0.0)(labels, logits)
+    np.testing.assert_allclose(lade, losses.BalancedSoftmax(COUNTS)(labels, logits), rtol=1e-6)
+
+
+def test_balanced_softmax_of_uniform_counts_is_plain_cross_entropy():
+    logits, labels = make_batch()
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    uniform = losses.BalancedSoftmax([7, 7, 7, 7])
+    np.testing.assert_allclose(uniform(labels, logits), plain(labels, logits), rtol=1e-6)
+
+
+def test_a_sample_weight_is_a_number_of_occurrences():
+    logits, labels = make_batch()
+    weight = np.array([2, 1, 0, 3, 1, 1, 0, 2, 1, 1, 4, 1])
+    loss = losses.LADE(COUNTS, alpha=0.5, remine_lambda=0.1)
+    repeated = loss(np.repeat(labels, weight), np.repeat(logits, weight, axis=0))
+    weighted = loss(labels, logits, sample_weight=weight)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-5)
+
+
+def test_labels_as_keras_hands_them_over():
+    logits, labels = make_batch()
+    loss = losses.LADE(COUNTS)
+    column_of_floats = labels.astype(np.float32)[:, None]
+    np.testing.assert_array_equal(loss(column_of_floats, logits), loss(labels, logits))
+
+
+def test_a_class_without_samples_is_a_stated_case():
+    logits, labels = make_batch()
+    for loss in (losses.LADE, losses.BalancedSoftmax):
+        with pytest.raises(ValueError, match='numbers > 0 .zero_count="smooth"'):
+            loss([60, 30, 8, 0])
+        smooth = loss([60, 30, 8, 0], zero_count="smooth")(labels, logits)
+        np.testing.assert_allclose(smooth, loss([61, 31, 9, 1])(labels, logits), rtol=1e-6)
+
+
+def test_logits_of_another_number_of_classes_are_refused():
+    for loss in (losses.LADE(COUNTS), losses.BalancedSoftmax(COUNTS)):
+        with pytest.raises(ValueError, match=r"logits must have shape \[batch, 4\]"):
+            loss([0, 1], np.zeros((2, 5), np.float32))
+
+
+@pytest.mark.parametrize("loss", [losses.LADE(COUNTS), losses.BalancedSoftmax(COUNTS)])
+def test_labels_out_of_range_are_nan_under_xla(loss):
+    compiled = tf.function(lambda y, f: loss(y, f), jit_compile=True)
+    assert np.isnan(compiled(np.array([0, 4]), np.zeros((2, 4), np.float32)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": -0.1}, "alpha must be a finite number >= 0; got -0.1"),
+        ({"remine_lambda": np.nan}, "remine_lambda must be a finite number >= 0; got nan"),
+        ({"estimator": "mine"}, "estimator must be one of 'paper', 'reference'; got 'mine'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        losses.LADE(COUNTS, **arguments)
+
+
+def test_plain_loss_in_compile_trains():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 64)
+    images = np.eye(4, dtype=np.float32)[labels] + rng.normal(0, 0.1, (64, 4)).astype(np.float32)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(0.5), losses.LADE(COUNTS), metrics=["accuracy"])
+    model.fit(images, labels, epochs=10, batch_size=16, verbose=0)
+    assert model.evaluate(images, labels, verbose=0, return_dict=True)["accuracy"] == 1.0

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from lade_tf import metrics
+
+
+def random_answers(num_samples=400, num_classes=6, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(num_classes, size=num_samples)
+    wrong = rng.integers(num_classes, size=num_samples)
+    return np.where(rng.uniform(size=num_samples) < 0.6, labels, wrong), labels
+
+
+def test_accuracy_equals_scikit_learn():
+    predictions, labels = random_answers()
+    weight = np.random.default_rng(1).uniform(size=len(labels))
+    for w in (None, weight):
+        expected = sklearn.metrics.accuracy_score(labels, predictions, sample_weight=w)
+        assert metrics.accuracy(predictions, labels, w) == pytest.approx(expected, rel=1e-12)
+
+
+def test_all_right_is_exactly_one():
+    labels = np.arange(49)
+    assert metrics.accuracy(labels, labels) == 1.0
+
+
+def test_accuracy_with_integer_weights_repeats_samples():
+    predictions, labels = random_answers()
+    weight = np.random.default_rng(2).integers(4, size=len(labels))
+    expected = np.mean(np.repeat(predictions, weight) == np.repeat(labels, weight))
+    assert metrics.accuracy(predictions, labels, weight) == pytest.approx(expected, rel=1e-12)
+
+
+def test_per_class_accuracy_equals_scikit_learn_recall():
+    predictions, labels = random_answers()
+    expected = sklearn.metrics.recall_score(labels, predictions, average=None)
+    np.testing.assert_allclose(metrics.per_class_accuracy(predictions, labels, 6), expected)
+
+
+def test_class_without_test_sample_is_nan():
+    values = metrics.per_class_accuracy([0, 0, 3], [0, 0, 1], num_classes=4)
+    np.testing.assert_array_equal(values, [1.0, 0.0, np.nan, np.nan])
+
+
+def test_class_of_weight_zero_is_nan():
+    values = metrics.per_class_accuracy([0, 1, 0], [0, 1, 1], 2, sample_weight=[0, 1, 3])
+    np.testing.assert_array_equal(values, [np.nan, 0.25])
+
+
+def test_shot_groups_at_their_bounds():
+    labels = np.arange(4)
+    results = []
+    for right in range(4):
+        predictions = np.where(labels == right, labels, (labels + 1) % 4)
+        results.append(metrics.shot_accuracy(predictions, labels, [101, 100, 20, 19]))
+    assert results == [
+        {"many": 1.0, "medium": 0.0, "few": 0.0},
+        {"many": 0.0, "medium": 0.5, "few": 0.0},
+        {"many": 0.0, "medium": 0.5, "few": 0.0},
+        {"many": 0.0, "medium": 0.0, "few": 1.0},
+    ]
+
+
+def test_shot_accuracy_is_the_mean_of_class_accuracies_not_of_samples():
+    labels = np.array([0] * 9 + [1])
+    predictions = np.array([0] * 10)
+    assert metrics.shot_accuracy(predictions, labels, [500, 400])["many"] == 0.5
+
+
+def test_empty_and_untested_groups_are_none():
+    result = metrics.shot_accuracy([0, 0], [0, 0], class_counts=[500, 50, 400])
+    assert result == {"many": 1.0, "medium": None, "few": None}
+
+
+def test_class_without_training_images_is_few_shot():
+    assert metrics.shot_accuracy([0, 1], [0, 1], [500, 0])["few"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.accuracy([], []), "labels must have shape .* at least one sample"),
+        (lambda: metrics.accuracy([0, 1], [0]), "predictions must hold 1 samples; got 2"),
+        (lambda: metrics.accuracy([0.0], [0]), "predictions must be integers"),
+        (lambda: metrics.accuracy([-1], [0]), "predictions must be at least 0"),
+        (lambda: metrics.accuracy([0], [0], [-1.0]), "sample_weight must be finite and >= 0"),
+        (lambda: metrics.accuracy([0], [0], [0.0]), "sample_weight must have a positive entry"),
+        (lambda: metrics.per_class_accuracy([0], [2], 2), r"labels must be in 0\.\.1; got"),
+        (lambda: metrics.per_class_accuracy([2], [0], 2), r"predictions must be in 0\.\.1; got"),
+        (lambda: metrics.per_class_accuracy([0], [0], 0), "num_classes must be an integer >= 1"),
+        (lambda: metrics.shot_accuracy([0], [0], [[5]]), "class_counts must have shape"),
+        (lambda: metrics.shot_accuracy([0], [0], []), "class_counts must have shape"),
+        (lambda: metrics.shot_accuracy([0], [0], [-1]), "class_counts must be finite and >= 0"),
+        (lambda: metrics.shot_accuracy([0], [0], [np.nan]), "class_counts must be finite"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,273 @@
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+
+from lade_tf import ops, priors
+
+SHAPES = [(256, 100), (128, 365), (256, 1000), (256, 8142)]
+
+
+def make_batch(size, num_classes, scale=80.0, seed=0):
+    """Logits up to ±scale, labels drawn from a long-tailed prior, and its counts."""
+    rng = np.random.default_rng(seed)
+    counts = priors.exponential_counts(1000, num_classes, 250)
+    logits = rng.uniform(-scale, scale, (size, num_classes)).astype(np.float32)
+    labels = rng.choice(num_classes, size, p=counts / counts.sum()).astype(np.int32)
+    return logits, labels, counts
+
+
+def value_and_gradient(logits, labels, counts, remine_lambda, estimator, **kwargs):
+    logits = tf.convert_to_tensor(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = ops.lader(logits, labels, counts, remine_lambda, estimator, **kwargs)
+    return value.numpy(), tape.gradient(value, logits).numpy()
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Relative to the largest entry: single entries cancel to nothing."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+@pytest.mark.parametrize(("size", "num_classes"), SHAPES)
+def test_value_and_gradient_are_the_oracles(size, num_classes, estimator, jit):
+    logits, labels, counts = make_batch(size, num_classes)
+    function = tf.function(
+        lambda f, y: value_and_gradient_in_graph(f, y, counts, estimator), jit_compile=jit
+    )
+    value, gradient = function(logits, labels)
+    expected_value, expected_gradient = oracles.lader(logits, labels, counts, 0.1, estimator)
+    assert value.numpy() == pytest.approx(expected_value, rel=1e-5)
+    assert_close(gradient.numpy(), expected_gradient)
+
+
+def value_and_gradient_in_graph(logits, labels, counts, estimator):
+    value = ops.lader(logits, labels, counts, 0.1, estimator)
+    return value, tf.gradients(value, logits)[0]
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_every_single_gradient_is_accurate(estimator):
+    logits, labels, counts = make_batch(64, 10, scale=5.0)
+    _, gradient = value_and_gradient(logits, labels, counts, 0.1, estimator)
+    _, expected = oracles.lader(logits, labels, counts, 0.1, estimator)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_gradient_is_that_of_finite_differences(estimator):
+    logits, labels, counts = make_batch(6, 5, scale=3.0)
+    logits = logits.astype(np.float64)
+    _, gradient = value_and_gradient(logits, labels, counts, 0.1, estimator)
+    step = 1e-6
+    for index in np.ndindex(logits.shape):
+        shift = np.zeros_like(logits)
+        shift[index] = step
+        above, below = (
+            ops.lader(logits + sign * shift, labels, counts, 0.1, estimator).numpy()
+            for sign in (1, -1)
+        )
+        assert gradient[index] == pytest.approx((above - below) / (2 * step), abs=1e-8)
+
+
+def statistic(logits, labels, counts):
+    """T_c of the paper, in float64."""
+    weight = 1 / (len(counts) * counts / counts.sum())[labels]
+    return np.log((weight[:, None] * np.exp(logits.astype(np.float64))).mean(axis=0))
+
+
+def test_gradient_columns_sum_to_2_lambda_pi_t():
+    logits, labels, counts = make_batch(64, 20, scale=5.0)
+    _, gradient = value_and_gradient(logits.astype(np.float64), labels, counts, 0.3, "paper")
+    prior = counts / counts.sum()
+    present = np.isin(np.arange(20), labels)
+    expected = np.where(present, 2 * 0.3 * prior * statistic(logits, labels, counts), 0)
+    np.testing.assert_allclose(gradient.sum(axis=0), expected, atol=1e-12)
+
+
+def test_without_lambda_a_constant_on_a_column_changes_nothing():
+    logits, labels, counts = make_batch(64, 20, scale=5.0)
+    shifted = logits.astype(np.float64) + np.linspace(-3, 3, 20)
+    before = ops.lader(logits.astype(np.float64), labels, counts, 0.0)
+    np.testing.assert_allclose(ops.lader(shifted, labels, counts, 0.0), before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_permuting_the_batch_changes_nothing(estimator):
+    logits, labels, counts = make_batch(64, 20, scale=5.0)
+    order = np.random.default_rng(1).permutation(64)
+    before, gradient = value_and_gradient(logits, labels, counts, 0.1, estimator)
+    after, permuted = value_and_gradient(logits[order], labels[order], counts, 0.1, estimator)
+    assert after == pytest.approx(before, rel=1e-6)
+    np.testing.assert_allclose(permuted, gradient[order], rtol=1e-5, atol=1e-9)
+
+
+def test_paper_leaves_an_absent_class_alone():
+    logits, labels, counts = make_batch(16, 50)
+    _, gradient = value_and_gradient(logits, labels, counts, 0.1, "paper")
+    absent = ~np.isin(np.arange(50), labels)
+    assert absent.any() and np.all(gradient[:, absent] == 0)
+
+
+def test_reference_moves_an_absent_class():
+    logits, labels, counts = make_batch(16, 50, scale=5.0)
+    logits, prior = logits.astype(np.float64), counts / counts.sum()
+    _, gradient = value_and_gradient(logits, labels, counts, 0.1, "reference")
+    absent = int(np.flatnonzero(~np.isin(np.arange(50), labels))[0])
+    t = np.log(np.exp(logits[:, absent]).mean()) - np.log(50 * prior[absent])
+    assert gradient[:, absent].sum() == pytest.approx(prior[absent] * (1 + 0.2 * t), rel=1e-5)
+    raised = logits.copy()
+    raised[:, absent] += 2.0
+    change = ops.lader(raised, labels, counts, 0.0, "reference") - ops.lader(
+        logits, labels, counts, 0.0, "reference"
+    )
+    assert change.numpy() == pytest.approx(2.0 * prior[absent], rel=1e-6)
+
+
+def test_the_infimum_has_t_zero_and_positive_logits_at_log_c_pi_n_over_n_c():
+    # Descent on single logits; negative ones run off to −∞, so they start far down.
+    counts, labels = np.array([6, 3, 1]), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    logits = tf.Variable(np.where(np.eye(3)[labels] == 1, 0.0, -20.0))
+    for _ in range(3000):
+        with tf.GradientTape() as tape:
+            value = ops.lader(logits, labels, counts, 0.1)
+        logits.assign_sub(5.0 * tape.gradient(value, logits))
+    f, prior = logits.numpy(), counts / counts.sum()
+    np.testing.assert_allclose(statistic(f, labels, counts), 0, atol=1e-3)
+    present = np.bincount(labels)
+    expected = np.log(3 * prior * 8 / present)
+    np.testing.assert_allclose(f[np.arange(8), labels], expected[labels], atol=1e-3)
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_a_weight_is_a_number_of_occurrences(estimator):
+    logits, labels, counts = make_batch(12, 5, scale=5.0)
+    weight = np.array([2, 1, 0, 3, 1, 1, 0, 2, 1, 1, 4, 1])
+    expected = ops.lader(
+        np.repeat(logits, weight, axis=0), np.repeat(labels, weight), counts, 0.1, estimator
+    )
+    actual = ops.lader(logits, labels, counts, 0.1, estimator, sample_weight=weight)
+    assert actual.numpy() == pytest.approx(expected.numpy(), rel=1e-5)
+
+
+def test_an_example_without_weight_has_no_influence():
+    logits, labels, counts = make_batch(8, 5, scale=5.0)
+    weight = np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
+    expected, _ = value_and_gradient(logits[:7], labels[:7], counts, 0.1, "paper")
+    logits[7] = 1000.0  # its exponentials would swallow all others
+    value, gradient = value_and_gradient(
+        logits, labels, counts, 0.1, "paper", sample_weight=weight
+    )
+    assert value == pytest.approx(expected, rel=1e-6)
+    assert np.all(gradient[7] == 0) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_an_empty_batch_gives_zero(estimator):
+    value, gradient = value_and_gradient(
+        np.zeros((0, 4), np.float32), np.zeros(0, np.int32), [4, 3, 2, 1], 0.1, estimator
+    )
+    assert value == 0 and gradient.shape == (0, 4)
+
+
+def test_a_dynamic_batch_size_traces_once():
+    counts = np.array([5, 3, 1])
+    function = tf.function(
+        lambda f, y: ops.lader(f, y, counts, 0.1),
+        input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int32)],
+    )
+    for size in (1, 7, 30):
+        logits = np.random.default_rng(size).normal(size=(size, 3)).astype(np.float32)
+        labels = (np.arange(size) % 3).astype(np.int32)
+        expected, _ = oracles.lader(logits, labels, counts, 0.1, "paper")
+        assert function(logits, labels).numpy() == pytest.approx(expected, rel=1e-5)
+    assert function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_statistics_of_half_precision_logits_are_float32(dtype):
+    logits, labels, counts = make_batch(64, 20)
+    halves = tf.cast(logits, dtype)
+    value = ops.lader(halves, labels, counts, 0.1)
+    expected, _ = oracles.lader(tf.cast(halves, tf.float64), labels, counts, 0.1, "paper")
+    assert value.dtype == tf.float32 and value.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1000])
+def test_labels_out_of_range_are_never_a_plausible_number(label):
+    logits, counts = np.zeros((2, 3), np.float32), [3, 2, 1]
+    labels = np.array([0, label], np.int32)
+    with pytest.raises(ValueError, match=rf"labels must lie in 0..2; got labels from .*{label}"):
+        ops.lader(logits, labels, counts, 0.1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in 0..2"):
+        tf.function(lambda: ops.lader(logits, labels, counts, 0.1))()
+    compiled = tf.function(
+        lambda f, y: value_and_gradient_in_graph(f, y, counts, "paper"), jit_compile=True
+    )
+    value, gradient = compiled(logits, labels)
+    assert np.isnan(value.numpy()) and np.isnan(gradient.numpy()).all()
+
+
+def test_nan_logits_give_nan():
+    logits = np.zeros((2, 3), np.float32)
+    logits[0, 1] = np.nan
+    assert np.isnan(ops.lader(logits, [0, 1], [3, 2, 1], 0.1).numpy())
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "arguments", "message"),
+    [
+        ((2, 4), [0, 1], {}, r"logits must have shape \[batch, 3\].*\(2, 4\)"),
+        ((2,), [0, 1], {}, r"logits must have shape \[batch, 3\].*\(2,\)"),
+        ((2, 3), [0, 1, 1], {}, "same batch size; got 3 labels for 2 rows"),
+        ((2, 3), [[0, 1], [1, 0]], {}, r"labels must be integers of shape \[batch\]"),
+        ((2, 3), [0, 1], {"estimator": "mine"}, "estimator must be one of 'paper', 'reference'"),
+        ((2, 3), [0, 1], {"remine_lambda": -1}, "remine_lambda must be a finite number >= 0"),
+        ((2, 3), [0, 1], {"class_counts": [1, 0, 2]}, "counts must hold numbers > 0"),
+    ],
+)
+def test_bad_arguments_are_refused(logits, labels, arguments, message):
+    arguments = {"class_counts": [3, 2, 1], "remine_lambda": 0.1, **arguments}
+    with pytest.raises(ValueError, match=message):
+        ops.lader(np.zeros(logits, np.float32), labels, **arguments)
+
+
+def test_paper_recovers_the_density_ratio_of_gaussian_classes_and_reference_does_not():
+    """LADER alone, on classes N(m_c, 1) whose log p_u(x|c)/p_u(x) is known."""
+    errors = {e: fit_gaussian_classes(e) for e in ops.ESTIMATORS}
+    assert errors["paper"] < 0.15
+    assert errors["reference"] > 0.5
+
+
+def fit_gaussian_classes(estimator, means=(-2.0, 0.0, 2.0), counts=(8000, 1500, 500)):
+    """Returns the RMS error of logits trained by LADER against log p_u(x|c)/p_u(x)."""
+    means, counts = np.asarray(means), np.asarray(counts)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), counts)
+    x = rng.normal(means[labels], 1.0)
+
+    def features(x):
+        return np.stack([np.ones_like(x), x, x**2, np.exp(-((x + 1) ** 2)), np.exp(-((x - 1) ** 2)),
+                         np.tanh(x + 1), np.tanh(x - 1)], axis=1)
+
+    design = tf.constant(features(x))
+    weights = tf.Variable(tf.zeros([design.shape[1], 3], tf.float64))
+
+    @tf.function
+    def step(rate):
+        with tf.GradientTape() as tape:
+            value = ops.lader(design @ weights, labels, counts, 0.1, estimator)
+        weights.assign_sub(rate * tape.gradient(value, weights) / (counts / counts.sum()))
+        return value
+
+    for _ in range(3000):
+        step(tf.constant(0.05, tf.float64))
+    density = np.exp(-0.5 * (x[:, None] - means) ** 2)
+    truth = np.log(density / density.mean(axis=1, keepdims=True))
+    # Scored where the classes are, under p_u.
+    weight = (1 / counts)[labels] / 3
+    error = (design @ weights).numpy() - truth
+    return np.sqrt((weight[:, None] * error**2).sum() / 3)
