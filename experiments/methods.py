@@ -58,6 +58,5 @@ def build_model(config, data):
     )
     optimizer = SGD(schedule, momentum=config["momentum"], l2=config["l2"])
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
-    model.build((None, *data.image_shape))
     model.optimizer.build(model.trainable_variables)
     return model

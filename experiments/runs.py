@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -73,6 +74,13 @@ class RunFolder:
                 f"--run_dir={self.path} holds a run of another configuration "
                 f"({'; '.join(differing)}): give another folder"
             )
+
+    def delete(self):
+        """Deletes the folder, if there is one and it is a run's."""
+        if self.path.exists() and not self.file("config.json").exists():
+            raise ValueError(f"--overwrite: {self.path} isn't a run folder, it is left as it is")
+        if self.path.exists():
+            shutil.rmtree(self.path)
 
     def restore(self, model):
         """Loads the last checkpoint, if there is one, into a compiled and built model."""

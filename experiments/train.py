@@ -12,7 +12,6 @@ of the data and its augmentation from (--seed, epoch) alone.
 
 import os
 import pathlib
-import shutil
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -132,11 +131,12 @@ def main(argv):
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
     run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
-    if FLAGS.overwrite and run.path.exists():
-        shutil.rmtree(run.path)
     data = lade_tf.data.load(
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
+    data.steps_per_epoch(config["batch_size"])  # refuses a batch that is too large
+    if FLAGS.overwrite:
+        run.delete()
     run.claim(config)
     if run.finished:
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")

@@ -22,9 +22,7 @@ def lader(logits, labels, counts, remine_lambda, estimator):
             epsilon = 1e-8
         exponent = f[:, c] + log_weight
         t = logsumexp(exponent) - np.log(size)
-        value += prior[c] * (
-            -f[mine, c].sum() / (mine.sum() + epsilon) + t + remine_lambda * t**2
-        )
+        value += prior[c] * (-f[mine, c].sum() / (mine.sum() + epsilon) + t + remine_lambda * t**2)
         q = np.exp(exponent - logsumexp(exponent))
         gradient[:, c] = prior[c] * (
             (1 + 2 * remine_lambda * t) * q - mine / (mine.sum() + epsilon)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import priors
+from lade_tf import ops, priors
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -96,9 +96,6 @@ class PriorAdaptLayer(keras.layers.Layer):
         log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
         return logits - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
 
-    def compute_output_shape(self, input_shape, target_prior_shape=None):
-        return input_shape
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -121,21 +118,18 @@ class PriorAdaptLayer(keras.layers.Layer):
                 f"got shape {prior.shape}"
             )
         classes = tf.shape(prior)[-1]
-        tf.debugging.Assert(
-            tf.equal(classes, num_classes),
-            [f"target_prior must have {num_classes} entries, one a class; got", classes],
-        )
+        message = f"target_prior must have {num_classes} entries, one a class; got"
+        prior = ops.asserted(prior, tf.equal(classes, num_classes), [message, classes])
         total = tf.reduce_sum(prior, axis=-1, keepdims=True)
         lowest = tf.reduce_min(prior, axis=-1, keepdims=True)
         valid = (lowest >= 0) & (tf.abs(total - 1) <= priors.SUM_TOLERANCE)
-        tf.debugging.Assert(
+        message = (
+            "target_prior must hold probabilities >= 0 that sum to 1 (within "
+            f"{priors.SUM_TOLERANCE}); got a smallest entry of"
+        )
+        prior = ops.asserted(
+            prior,
             tf.reduce_all(valid),
-            [
-                "target_prior must hold probabilities >= 0 that sum to 1 (within "
-                f"{priors.SUM_TOLERANCE}); got a smallest entry of",
-                tf.reduce_min(lowest),
-                "and a sum of",
-                tf.reduce_max(total),
-            ],
+            [message, tf.reduce_min(lowest), "and a sum of", tf.reduce_max(total)],
         )
         return tf.where(valid, prior / total, float("nan"))

@@ -69,6 +69,7 @@ class AdaptedModel(keras.Model):
     def raw_logits(self, inputs, training=False):
         """Returns the network's float32 logits [batch, classes], before any target prior."""
         outputs = tf.cast(self.network(inputs, training=training), tf.float32)
+        self.built = True  # training comes here without going through Keras' __call__
         if self.from_logits:
             return outputs
         return tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY))
@@ -102,6 +103,8 @@ class AdaptedModel(keras.Model):
     def compile(self, optimizer="rmsprop", loss=None, *, jit_compile="auto", **kwargs):
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
+        # All other state exists already; saying so lets Keras save before the first call.
+        self.built = self.built or self.network.built
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config):
@@ -172,15 +175,17 @@ def adapt(model, class_counts, from_logits=None, zero_count="error"):
 
 def _gives_logits(model):
     """Whether the model's last layer gives logits (True) or softmax probabilities (False)."""
-    last = getattr(model, "layers", [model])[-1] if getattr(model, "layers", None) else model
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1] if model.layers else None
+    else:
+        last = getattr(model, "operations", [None])[-1]  # only functional models have them
     if isinstance(last, keras.Model):
         return _gives_logits(last)
     if isinstance(last, keras.layers.Softmax):
         return False
     activation = getattr(last, "activation", None)
-    if isinstance(model, keras.Sequential) or getattr(model, "_is_graph_network", False):
-        if activation in (keras.activations.softmax, keras.activations.linear):
-            return activation is keras.activations.linear
+    if activation in (keras.activations.softmax, keras.activations.linear):
+        return activation is keras.activations.linear
     raise ValueError(
         "from_logits must be given for this model: whether its outputs are logits or softmax "
         f"probabilities can't be told from its last layer, {last!r}"

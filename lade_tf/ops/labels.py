@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from lade_tf.ops.assertions import asserted
+
 
 def check_labels(labels, logits, num_classes):
     """Returns integer labels and a factor that is NaN where a label is out of range.
@@ -48,5 +50,5 @@ def check_labels(labels, logits, num_classes):
             )
     else:
         lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
-        tf.debugging.Assert(in_range, [f"{message}; got labels from", lowest, "to", highest])
+        labels = asserted(labels, in_range, [f"{message}; got labels from", lowest, "to", highest])
     return labels, tf.where(in_range, 1.0, float("nan"))

@@ -81,7 +81,7 @@ def test_arithmetic_is_float32_under_any_policy(policy):
     adapted = PriorAdaptLayer(SOURCE, TARGET)(halves)
     assert adapted.dtype == tf.float32
     expected = tf.cast(halves, tf.float32) + np.log(TARGET / SOURCE)
-    np.testing.assert_allclose(adapted, expected, rtol=1e-6)
+    np.testing.assert_allclose(adapted, expected, rtol=1e-6, atol=1e-6)
 
 
 BAD_PRIORS = [

@@ -99,6 +99,6 @@ def test_plain_loss_in_compile_trains():
     labels = rng.integers(0, 4, 64)
     images = np.eye(4, dtype=np.float32)[labels] + rng.normal(0, 0.1, (64, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
-    model.compile(keras.optimizers.SGD(0.5), losses.LADE(COUNTS), metrics=["accuracy"])
-    model.fit(images, labels, epochs=10, batch_size=16, verbose=0)
+    model.compile(keras.optimizers.SGD(1.0), losses.LADE(COUNTS), metrics=["accuracy"])
+    model.fit(images, labels, epochs=30, batch_size=16, verbose=0)
     assert model.evaluate(images, labels, verbose=0, return_dict=True)["accuracy"] == 1.0

@@ -158,9 +158,7 @@ def test_an_example_without_weight_has_no_influence():
     weight = np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
     expected, _ = value_and_gradient(logits[:7], labels[:7], counts, 0.1, "paper")
     logits[7] = 1000.0  # its exponentials would swallow all others
-    value, gradient = value_and_gradient(
-        logits, labels, counts, 0.1, "paper", sample_weight=weight
-    )
+    value, gradient = value_and_gradient(logits, labels, counts, 0.1, "paper", sample_weight=weight)
     assert value == pytest.approx(expected, rel=1e-6)
     assert np.all(gradient[7] == 0) and np.isfinite(gradient).all()
 
@@ -250,8 +248,18 @@ def fit_gaussian_classes(estimator, means=(-2.0, 0.0, 2.0), counts=(8000, 1500, 
     x = rng.normal(means[labels], 1.0)
 
     def features(x):
-        return np.stack([np.ones_like(x), x, x**2, np.exp(-((x + 1) ** 2)), np.exp(-((x - 1) ** 2)),
-                         np.tanh(x + 1), np.tanh(x - 1)], axis=1)
+        return np.stack(
+            [
+                np.ones_like(x),
+                x,
+                x**2,
+                np.exp(-((x + 1) ** 2)),
+                np.exp(-((x - 1) ** 2)),
+                np.tanh(x + 1),
+                np.tanh(x - 1),
+            ],
+            axis=1,
+        )
 
     design = tf.constant(features(x))
     weights = tf.Variable(tf.zeros([design.shape[1], 3], tf.float64))

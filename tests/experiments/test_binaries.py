@@ -1,0 +1,183 @@
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import runs
+from binaries import TINY, run
+
+import lade_tf  # noqa: F401  registers what best.keras is made of
+
+RUN_FILES = {
+    "config.json",
+    "history.csv",
+    "tensorboard",
+    "last.weights.h5",
+    "best.keras",
+    "test_logits.npz",
+    "result.json",
+    "saved_model",
+}
+
+
+def copy_of(run_folder, tmp_path):
+    return shutil.copytree(run_folder, tmp_path / "run")
+
+
+def test_a_run_folder_holds_everything(lade_run):
+    assert {path.name for path in lade_run.iterdir()} == RUN_FILES
+    with open(lade_run / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
+    result = json.loads((lade_run / "result.json").read_text())
+    assert set(result["metrics"]) == {
+        "accuracy", "many", "medium", "few", "ece", "classwise_ece", "brier", "nll",
+    }  # fmt: skip
+    assert {"config", "command", "versions", "hardware", "seconds", "commit"} <= set(result)
+    assert result["config"]["dataset"] == "digits_lt" and result["config"]["estimator"] == "paper"
+
+
+def test_the_saved_logits_are_those_of_the_saved_model(lade_run):
+    saved = runs.SavedLogits.load(lade_run / "test_logits.npz")
+    data = lade_tf.data.load("digits_lt", 20)
+    model = keras.saving.load_model(lade_run / "best.keras")
+    raw = model.network.predict(data.test.images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(saved.logits, raw, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(saved.labels, data.test.labels)
+    np.testing.assert_array_equal(saved.counts, data.class_counts)
+    np.testing.assert_allclose(saved.source_prior, 0.1)
+
+
+def test_the_output_shows_accuracy_under_shifted_priors(lade_run):
+    output = (lade_run.parent / "output.txt").read_text()
+    for prior in ("uniform", "forward:50", "backward:50"):
+        assert any(line.startswith(prior) for line in output.splitlines())
+
+
+def test_a_finished_run_is_shown_and_not_repeated(lade_run):
+    before = {path: path.stat().st_mtime_ns for path in lade_run.iterdir()}
+    output = run("train.py", *TINY, "--loss=lade", "--run_dir=lade", cwd=lade_run.parent)
+    assert "is finished: shown as it is" in output and "backward:50" in output
+    assert before == {path: path.stat().st_mtime_ns for path in lade_run.iterdir()}
+
+
+def test_a_run_of_another_configuration_is_refused(lade_run):
+    flags = ("--loss=lade", "--run_dir=lade", "--alpha=0.5", "--seed=3")
+    errors = run("train.py", *TINY, *flags, cwd=lade_run.parent, fails=True)
+    assert "holds a run of another configuration (alpha is 0.1 there and 0.5 now; seed is" in errors
+    assert json.loads((lade_run / "config.json").read_text())["alpha"] == 0.1
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("all my work")
+    errors = run("train.py", *TINY, "--loss=lade", "--run_dir=.", cwd=tmp_path, fails=True)
+    assert "holds other files and no config.json" in errors
+    errors = run(
+        "train.py", *TINY, "--loss=lade", "--run_dir=.", "--overwrite", cwd=tmp_path, fails=True
+    )
+    assert "isn't a run folder" in errors and (tmp_path / "thesis.txt").exists()
+
+
+def test_softmax_shows_the_pair_with_and_without_adaptation(tmp_path):
+    output = run("train.py", *TINY, "--loss=softmax", "--run_dir=run", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"] != result["metrics_unadapted"] and "not told" in output
+    saved = runs.SavedLogits.load(tmp_path / "run" / "test_logits.npz")
+    np.testing.assert_allclose(saved.source_prior, saved.counts / saved.counts.sum())
+
+
+def test_balanced_softmax_and_the_reference_estimator_run(tmp_path):
+    run("train.py", *TINY, "--loss=balanced_softmax", cwd=tmp_path)
+    run("train.py", *TINY, "--loss=lade", "--estimator=reference", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "digits_lt-ib20-balanced_softmax-3ep-seed0",
+        "digits_lt-ib20-lade-reference-3ep-seed0",
+    }
+
+
+def test_evaluate_gives_the_numbers_of_the_run(lade_run, tmp_path):
+    run("evaluate.py", f"--run={lade_run}", "--output=metrics.json", cwd=tmp_path)
+    measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    result = json.loads((lade_run / "result.json").read_text())
+    assert measured == result["metrics_shifted"] and measured["uniform"] == result["metrics"]
+    errors = run(
+        "evaluate.py", f"--run={lade_run}", "--output=metrics.json", cwd=tmp_path, fails=True
+    )
+    assert "--output=metrics.json exists already" in errors
+
+
+@pytest.mark.parametrize("model", ["saved_model", "best.keras"])
+def test_evaluate_measures_saved_models(lade_run, tmp_path, model):
+    flags = (f"--model={lade_run / model}", "--dataset=digits_lt", "--output=metrics.json")
+    told = ("--target_prior=uniform,backward:10", "--test_prior=uniform")
+    run("evaluate.py", *flags, *told, cwd=tmp_path)
+    measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    result = json.loads((lade_run / "result.json").read_text())
+    assert measured["uniform"] == pytest.approx(result["metrics"], rel=1e-4)
+    assert measured["backward:10"]["nll"] > measured["uniform"]["nll"]
+
+
+def test_export_sets_the_target_prior_and_overwrites_nothing(lade_run, tmp_path):
+    (tmp_path / "prior.json").write_text(json.dumps({"prior": [0.55] + [0.05] * 9}))
+    flags = (f"--run={lade_run}", "--output=served", "--target_prior=prior.json")
+    run("export.py", *flags, cwd=tmp_path)
+    names = json.loads((tmp_path / "served" / "assets" / "class_names.json").read_text())
+    assert names == list("0123456789")
+    errors = run("export.py", *flags, cwd=tmp_path, fails=True)
+    assert "--output=served must be a new or empty folder" in errors
+
+
+def test_a_run_cut_short_is_neither_evaluated_nor_exported(lade_run, tmp_path):
+    unfinished = copy_of(lade_run, tmp_path)
+    (unfinished / "result.json").unlink()
+    for script in ("evaluate.py", "export.py"):
+        flags = (f"--run={unfinished}",) + (("--output=x",) if script == "export.py" else ())
+        errors = run(script, *flags, cwd=tmp_path, fails=True)
+        assert "isn't finished: call its train.py command again" in errors
+
+
+def test_a_truncated_checkpoint_is_named_and_kept(lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    (folder / "result.json").unlink()
+    checkpoint = folder / "last.weights.h5"
+    cut = checkpoint.read_bytes()[:5000]
+    checkpoint.write_bytes(cut)
+    errors = run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path, fails=True)
+    assert "last.weights.h5 can't be read, it may be cut short or damaged" in errors
+    assert checkpoint.read_bytes() == cut
+
+
+def test_nan_stops_the_run_naming_the_step(tmp_path):
+    flags = ("--loss=lade", "--run_dir=run", "--learning_rate=1e30")
+    errors = run("train.py", *TINY, *flags, cwd=tmp_path, fails=True)
+    assert "the loss became" in errors and "at step" in errors and "(epoch 1, batch" in errors
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+BAD_FLAGS = {
+    "data set": (
+        ["--dataset=imagenet", "--loss=lade"],
+        "--dataset=imagenet --loss=lade isn't known",
+    ),
+    "loss": (["--dataset=digits_lt", "--loss=lad"], "Losses: softmax, balanced_softmax, lade"),
+    "epochs": (["--dataset=digits_lt", "--loss=lade", "--epochs=0"], "--epochs"),
+    "number": (["--dataset=digits_lt", "--loss=lade", "--alpha=much"], "--alpha"),
+    "data_dir": (
+        ["--dataset=cifar100_lt", "--loss=lade", "--data_dir=nowhere"],
+        "data_dir must be an existing folder; got 'nowhere'",
+    ),
+    "empty data_dir": (
+        ["--dataset=cifar100_lt", "--loss=lade", "--data_dir=."],
+        "cifar100 is not prepared in .; this command downloads and prepares it: python -c",
+    ),
+    "argument": (["--dataset=digits_lt", "--loss=lade", "x"], "unexpected argument 'x'"),
+}
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_flags_are_refused_before_anything_is_written(flags, tmp_path):
+    flags, message = flags
+    assert message in run("train.py", *flags, cwd=tmp_path, fails=True)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,58 @@
+import pytest
+import recipes
+
+PUBLISHED = {
+    "backbone": "resnet32",
+    "epochs": 200,
+    "batch_size": 256,
+    "learning_rate": 0.2,
+    "momentum": 0.9,
+    "l2": 5e-4,
+    "warmup_epochs": 5,
+    "milestones": [120, 160],
+    "factor": 0.01,
+}
+
+
+@pytest.mark.parametrize(("ratio", "alpha"), [(10.0, 0.01), (50.0, 0.01), (100.0, 0.1)])
+def test_lade_on_cifar_100_is_table_7(ratio, alpha):
+    config = recipes.resolve("cifar100_lt", "lade", {"imbalance_ratio": ratio})
+    lade = {"alpha": alpha, "remine_lambda": 0.01, "estimator": "paper", "imbalance_ratio": ratio}
+    assert config == {"dataset": "cifar100_lt", "loss": "lade", **PUBLISHED, **lade}
+
+
+def test_milestones_are_scaled_with_the_epochs():
+    assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 30})["milestones"] == [18, 24]
+    assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 1})["milestones"] == [1, 1]
+
+
+def test_every_data_set_has_every_loss():
+    for dataset in recipes.DATASETS:
+        for loss in recipes.LOSSES:
+            assert recipes.resolve(dataset, loss, {})["loss"] == loss
+
+
+def test_a_flag_wins_over_the_recipe():
+    config = recipes.resolve("cifar100_lt", "lade", {"alpha": 0.0, "l2": 1e-3, "epochs": None})
+    assert (config["alpha"], config["l2"], config["epochs"]) == (0.0, 1e-3, 200)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "loss", "overrides", "message"),
+    [
+        ("cifar", "lade", {}, "--dataset=cifar --loss=lade isn't known. Data sets: digits_lt, "),
+        ("digits_lt", "ldae", {}, "Losses: softmax, balanced_softmax, lade"),
+        ("digits_lt", "softmax", {"alpha": 0.1}, "--alpha means nothing with --loss=softmax"),
+        (
+            "cifar100_lt",
+            "lade",
+            {"imbalance_ratio": 20.0},
+            "no published parameters at --imbalance_ratio=20: give --alpha and --remine_lambda. "
+            "Known: digits_lt at 20,",
+        ),
+    ],
+)
+def test_unknown_combinations_are_refused_with_the_known_ones(dataset, loss, overrides, message):
+    with pytest.raises(ValueError) as error:
+        recipes.resolve(dataset, loss, overrides)
+    assert message in str(error.value)

@@ -1,0 +1,101 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lade_tf
+
+COUNTS = [40, 20, 8]
+PRIOR = np.array([0.1, 0.3, 0.6], np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = keras.Sequential(
+        [keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model = lade_tf.LADEModel(network, COUNTS)
+    model.set_target_prior([0.5, 0.25, 0.25])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "saved_model"
+    model.export(folder, class_names=["ant", "bee", "cat"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    return tf.saved_model.load(folder)
+
+
+def make_images(size):
+    return np.random.default_rng(size).normal(size=(size, 6, 6, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_serving_default_answers_at_the_stored_prior(model, served, size):
+    outputs = served.signatures["serving_default"](images=tf.constant(make_images(size)))
+    logits = model(make_images(size))
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-6)
+    np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(logits), atol=1e-6)
+    np.testing.assert_array_equal(outputs["label"], np.argmax(logits, axis=1))
+
+
+@pytest.mark.parametrize("prior", [PRIOR, np.stack([PRIOR, PRIOR[::-1], [1, 0, 0]])])
+def test_serve_with_prior_answers_at_the_passed_prior(model, served, prior):
+    outputs = served.signatures["serve_with_prior"](
+        images=tf.constant(make_images(3)), target_prior=tf.constant(prior, tf.float32)
+    )
+    expected = tf.nn.softmax(model(make_images(3), target_prior=tf.constant(prior, tf.float32)))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ([0.5, 0.6, 0.2], "must hold probabilities >= 0 that sum to 1"),
+        ([1.2, -0.1, -0.1], "must hold probabilities >= 0 that sum to 1"),
+        ([np.nan, 0.5, 0.5], "must hold probabilities >= 0 that sum to 1"),
+        ([0.5, 0.5], "must have 3 entries, one a class"),
+    ],
+)
+def test_what_is_no_prior_fails_with_a_readable_assertion(served, prior, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"target_prior {message}"):
+        served.signatures["serve_with_prior"](
+            images=tf.constant(make_images(1)), target_prior=tf.constant(prior, tf.float32)
+        )
+
+
+def test_the_stored_prior_can_be_changed_where_it_is_served(model, folder):
+    served = tf.saved_model.load(folder)
+    served.set_target_prior(tf.constant(PRIOR))
+    outputs = served.signatures["serving_default"](images=tf.constant(make_images(4)))
+    expected = model(make_images(4), target_prior=PRIOR)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sum to 1"):
+        served.set_target_prior(tf.constant([0.5, 0.6, 0.7]))
+
+
+def test_class_names_and_training_prior_are_assets(folder):
+    assets = folder / "assets"
+    assert json.loads((assets / "class_names.json").read_text()) == ["ant", "bee", "cat"]
+    training = json.loads((assets / "training_prior.json").read_text())
+    assert training["class_counts"] == COUNTS
+    np.testing.assert_allclose(training["prior"], np.array(COUNTS) / 68)
+
+
+def test_another_number_of_names_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="class_names must hold 3 names; got 2"):
+        model.export(tmp_path / "new", class_names=["ant", "bee"])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_network_that_is_not_built_is_refused(tmp_path):
+    network = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="network must be built and have exactly one input"):
+        lade_tf.LADEModel(network, COUNTS).export(tmp_path / "new")
