@@ -205,6 +205,7 @@ def replacing(path):
 
 
 def write_json(path, content):
+    """Writes `content` in one step; the folder must exist."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 

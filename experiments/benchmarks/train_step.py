@@ -1,0 +1,141 @@
+"""What LADE and the input pipeline cost, as ratios measured in one run.
+
+    python experiments/benchmarks/train_step.py --output=FILE.json
+
+ResNet-32 on CIFAR-sized images, the recipe's batch and optimizer. Blocks of steps of the variants
+take turns, and the median of the blocks' ratios is shown, so that a noisy machine slows all alike:
+
+    lade / cross-entropy        the same step with LADE and with plain softmax cross-entropy
+    pipeline / resident batch   the LADE step fed by crops and flips, and by one batch in memory
+    fused / Keras' batch norm   the cross-entropy step with the two batch normalisations
+"""
+
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import keras
+import numpy as np
+import runs
+import tensorflow as tf
+from absl import app, flags
+
+import lade_tf
+from lade_tf import backbones, priors
+from lade_tf.backbones import resnet32 as resnet32_module
+from lade_tf.data import ImageData, Split
+from lade_tf.optimizers import SGD
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("batch_size", 256, "Images in a step.", lower_bound=1)
+flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
+flags.DEFINE_integer("blocks", 9, "Blocks of each variant.", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write.")
+
+COUNTS = priors.exponential_counts(500, 100, 100)
+# 74 million multiply-adds in ResNet-32's forward pass; × 2 operations, × 3 with the backward pass.
+OPERATIONS_PER_IMAGE = 6 * 74e6
+
+
+def make_data():
+    """Returns random images in CIFAR-100-LT's sizes and counts."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(100), COUNTS).astype(np.int32)
+    images = rng.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
+    split = Split(images, labels)
+    names = tuple(map(str, range(100)))
+    return ImageData("random", names, split, split, (0.5,) * 3, (0.25,) * 3, 255, 4, True)
+
+
+def make_network():
+    images = keras.Input((32, 32, 3))
+    scaled = keras.layers.Rescaling(1 / 64, -2, dtype="float32")(images)
+    return keras.Model(images, backbones.classifier_head(backbones.resnet32()(scaled), 100))
+
+
+def make_step(model, loss, batches):
+    """Returns a function that runs one training step of the compiled model on the next batch."""
+    model.compile(SGD(0.01, l2=5e-4), loss)
+    iterator = iter(batches)
+    model.make_train_function()
+    return lambda: model.train_function(iterator)
+
+
+def make_steps(data):
+    """Returns {variant: step function}."""
+    pipeline = data.train_batches(FLAGS.batch_size, 10_000, seed=0)
+    resident = tf.data.Dataset.from_tensors(next(iter(pipeline))).repeat()
+    softmax = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    steps = {
+        "lade": make_step(lade_tf.LADEModel(make_network(), COUNTS), None, resident),
+        "cross_entropy": make_step(lade_tf.AdaptedModel(make_network(), COUNTS), softmax, resident),
+        "lade_pipeline": make_step(lade_tf.LADEModel(make_network(), COUNTS), None, pipeline),
+    }
+    fused = resnet32_module.BatchNormalization
+    resnet32_module.BatchNormalization = keras.layers.BatchNormalization
+    plain = lade_tf.AdaptedModel(make_network(), COUNTS)
+    resnet32_module.BatchNormalization = fused
+    return {**steps, "keras_batch_norm": make_step(plain, softmax, resident)}
+
+
+def measure(steps):
+    """Returns {variant: seconds a step, [blocks]}, the variants taking turns."""
+    for step in steps.values():
+        step()
+        step()
+    seconds = {name: [] for name in steps}
+    for _ in range(FLAGS.blocks):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(FLAGS.steps):
+                step()
+            seconds[name].append((time.perf_counter() - started) / FLAGS.steps)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def peak_operations():
+    """Returns the operations a second of a large matrix product here, the practical limit."""
+    matrix = tf.random.normal([2048, 2048])
+    tf.matmul(matrix, matrix)
+    started = time.perf_counter()
+    for _ in range(5):
+        product = tf.matmul(matrix, matrix)
+    product.numpy()
+    return 5 * 2 * 2048**3 / (time.perf_counter() - started)
+
+
+def ratio(seconds, name, reference):
+    """Returns the median of the blocks' ratios and its quartiles."""
+    low, median, high = np.percentile(seconds[name] / seconds[reference], [25, 50, 75])
+    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
+
+
+def main(_):
+    started = time.monotonic()
+    keras.utils.set_random_seed(0)
+    seconds = measure(make_steps(make_data()))
+    operations = FLAGS.batch_size * OPERATIONS_PER_IMAGE / np.median(seconds["lade_pipeline"])
+    result = {
+        "lade / cross-entropy": ratio(seconds, "lade", "cross_entropy"),
+        "pipeline / resident batch": ratio(seconds, "lade_pipeline", "lade"),
+        "fused / Keras' batch norm": ratio(seconds, "cross_entropy", "keras_batch_norm"),
+        "images a second, pipeline included": round(
+            FLAGS.batch_size / np.median(seconds["lade_pipeline"]), 1
+        ),
+        "share of the matrix product's operations a second": round(
+            operations / peak_operations(), 3
+        ),
+    }
+    for name, value in result.items():
+        print(f"{name:52}{value}")
+    if FLAGS.output:
+        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
+        runs.write_json(FLAGS.output, {**result, **took, **runs.provenance()})
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,37 @@
+"""What the README shows works, and its numbers are those of the committed files."""
+
+import pathlib
+import re
+
+import pytest
+import readme_numbers
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_examples_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = code_blocks("python")
+    assert len(blocks) == 4
+    exec("\n".join(blocks), {})
+    assert (tmp_path / "saved_model" / "saved_model.pb").exists()
+
+
+def test_the_first_example_is_short():
+    assert len(code_blocks("python")[0].splitlines()) <= 20
+
+
+def test_two_commands_set_up_from_nothing_but_python():
+    setup = [block for block in code_blocks("bash") if "venv" in block]
+    assert len(setup) == 2
+    assert all(block.startswith("python3 -m venv .venv && .venv/bin/pip") for block in setup)
+
+
+@pytest.mark.parametrize("name", readme_numbers.BLOCKS)
+def test_the_numbers_are_those_of_the_committed_files(name):
+    assert f"<!-- {name} -->\n{readme_numbers.BLOCKS[name]()}\n<!-- end -->" in README
