@@ -20,23 +20,21 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic(), time.process_time()
+        self.learning_rate = float(self.model.optimizer.learning_rate)  # constant in an epoch
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.monotonic() - self.started[0]
-        optimizer = self.model.optimizer
-        # The rate that this epoch was trained with; the optimizer already stands at the next.
-        rate = optimizer._learning_rate(optimizer.iterations - 1)
         row = {
             "epoch": epoch + 1,
             **{name: float(value) for name, value in logs.items()},
-            "learning_rate": float(rate),
+            "learning_rate": self.learning_rate,
             "seconds": round(seconds, 2),
             "cpu_seconds": round(time.process_time() - self.started[1], 2),
             "images_per_second": round(self.images_per_epoch / seconds, 1),
         }
         logs["images_per_second"] = row["images_per_second"]
         self.run.write_history([*self.run.read_history()[:epoch], row])
-        self.run.save(self.model)
+        self.run.save(self.model, epoch + 1)
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -8,16 +8,14 @@ default each target prior is tested on its own. A run is measured from its test_
 seconds; a SavedModel of experiments/export.py or a .keras file is run over the test set first.
 """
 
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import binary
 import evaluation
 import keras
 import runs
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
 import lade_tf
 
@@ -73,10 +71,7 @@ def _logits_of_export(path, data):
     return runs.SavedLogits.of(logits_at_uniform, data, counts, source_prior=None)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --run=FOLDER")
-    logging.set_verbosity(logging.WARNING)
+def main():
     if FLAGS.output and pathlib.Path(FLAGS.output).exists():
         raise ValueError(f"--output={FLAGS.output} exists already: give a new file")
     saved = load_logits()
@@ -94,4 +89,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    binary.run(main)

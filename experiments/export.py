@@ -6,15 +6,13 @@
 model is served; the flag sets the one it starts with.
 """
 
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import binary
 import evaluation
 import keras
 import runs
-from absl import app, flags
+from absl import flags
 
 import lade_tf  # noqa: F401  registers the classes that best.keras is made of
 
@@ -27,9 +25,7 @@ flags.DEFINE_string(
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --run=FOLDER")
+def main():
     run = runs.RunFolder(FLAGS.run)
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -43,4 +39,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    binary.run(main)

@@ -10,16 +10,14 @@ root mean square distance, under the uniform prior, of the trained logits to eac
     entangled       log C + log p_s(c|x)        the posterior of the training distribution
 """
 
-import os
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import binary
 import numpy as np
 import runs
 import scipy.optimize
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from lade_tf import ops, priors
 
@@ -91,7 +89,7 @@ def distances(estimator):
 flags.DEFINE_string("output", None, "JSON file to write.")
 
 
-def main(_):
+def main():
     started = time.monotonic()
     results = {estimator: distances(estimator) for estimator in ops.ESTIMATORS}
     print(f"{'estimator':12}{'to disentangled':>18}{'to entangled':>15}")
@@ -103,4 +101,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    binary.run(main)

@@ -23,6 +23,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import h5py
 import numpy as np
 import tensorflow as tf
 
@@ -83,11 +84,13 @@ class RunFolder:
             shutil.rmtree(self.path)
 
     def restore(self, model):
-        """Loads the last checkpoint, if there is one, into a compiled and built model."""
+        """Loads the last checkpoint into a compiled model; returns how many epochs it has seen."""
         checkpoint = self.file("last.weights.h5")
         if not checkpoint.exists():
-            return
+            return 0
         try:
+            with h5py.File(checkpoint) as file:
+                epoch = int(file.attrs["epoch"])
             model.load_weights(checkpoint)
         except Exception as error:
             raise ValueError(
@@ -95,11 +98,14 @@ class RunFolder:
                 f"({str(error).splitlines()[0]}). Nothing was changed: put a good copy there, or "
                 "remove it to start this run again"
             ) from error
+        return epoch
 
-    def save(self, model):
-        """Writes the last checkpoint: weights, optimizer and with its iterations the epoch."""
+    def save(self, model, epoch):
+        """Writes the last checkpoint: weights, optimizer and the number of epochs done."""
         with replacing(self.file("last.weights.h5")) as temporary:
             model.save_weights(temporary)
+            with h5py.File(temporary, "a") as file:
+                file.attrs["epoch"] = epoch
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""

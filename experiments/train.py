@@ -10,18 +10,16 @@ Deviations from the authors' code: the long-tailed subset is drawn from --data_s
 of the data and its augmentation from (--seed, epoch) alone.
 """
 
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import binary
 import evaluation
 import keras
 import methods
 import recipes
 import runs
-from absl import app, flags, logging
+from absl import flags
 from callbacks import Checkpoint, StopOnNaN
 
 import lade_tf
@@ -62,9 +60,8 @@ def default_run_dir(config):
 def train(config, data, run):
     """Trains from the last checkpoint, or the start, to the last epoch; returns the model."""
     model = methods.build_model(config, data)
-    run.restore(model)
+    done = run.restore(model)
     steps = data.steps_per_epoch(config["batch_size"])
-    done = int(model.optimizer.iterations.numpy()) // steps
     if done < config["epochs"]:
         batches = data.train_batches(
             config["batch_size"], config["epochs"], config["seed"], initial_epoch=done
@@ -124,10 +121,7 @@ def report(result, run):
         print("\n" + evaluation.format_table(unadapted))
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --dataset=digits_lt")
-    logging.set_verbosity(logging.WARNING)
+def main():
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
     run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
@@ -150,4 +144,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    binary.run(main)

@@ -10,19 +10,18 @@ take turns, and the median of the blocks' ratios is shown, so that a noisy machi
     fused / Keras' batch norm   the cross-entropy step with the two batch normalisations
 """
 
-import os
 import pathlib
 import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import binary
 import keras
 import numpy as np
 import runs
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import lade_tf
 from lade_tf import backbones, priors
@@ -114,7 +113,7 @@ def ratio(seconds, name, reference):
     return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
-def main(_):
+def main():
     started = time.monotonic()
     keras.utils.set_random_seed(0)
     seconds = measure(make_steps(make_data()))
@@ -138,4 +137,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    binary.run(main)

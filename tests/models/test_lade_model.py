@@ -149,6 +149,24 @@ def test_steps_per_execution_changes_nothing():
         np.testing.assert_allclose(four, one, rtol=1e-6)
 
 
+def test_two_replicas_train_like_one_but_for_the_batch_statistic(two_replicas):
+    images, labels = make_data()
+
+    def train():
+        keras.utils.set_random_seed(0)
+        model = lade_tf.LADEModel(make_network(), COUNTS, alpha=0.0)
+        model.compile(keras.optimizers.SGD(0.5), metrics=["accuracy"])
+        logs = model.fit(images, labels, batch_size=16, shuffle=False, epochs=2, verbose=0).history
+        return [weight.numpy() for weight in model.network.weights], logs["loss"]
+
+    weights, losses = train()
+    with two_replicas.scope():
+        replica_weights, replica_losses = train()
+    np.testing.assert_allclose(replica_losses, losses, rtol=1e-5)
+    for actual, expected in zip(replica_weights, weights, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_class_weight_is_refused():
     images, labels = make_data(8)
     model = make_model()

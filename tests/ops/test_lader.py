@@ -131,10 +131,15 @@ def test_the_infimum_has_t_zero_and_positive_logits_at_log_c_pi_n_over_n_c():
     # Descent on single logits; negative ones run off to −∞, so they start far down.
     counts, labels = np.array([6, 3, 1]), np.array([0, 0, 0, 1, 1, 2, 2, 2])
     logits = tf.Variable(np.where(np.eye(3)[labels] == 1, 0.0, -20.0))
-    for _ in range(3000):
+
+    @tf.function
+    def descend():
         with tf.GradientTape() as tape:
             value = ops.lader(logits, labels, counts, 0.1)
         logits.assign_sub(5.0 * tape.gradient(value, logits))
+
+    for _ in range(3000):
+        descend()
     f, prior = logits.numpy(), counts / counts.sum()
     np.testing.assert_allclose(statistic(f, labels, counts), 0, atol=1e-3)
     present = np.bincount(labels)

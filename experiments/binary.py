@@ -1,0 +1,33 @@
+"""How every binary here starts and how it says what is wrong.
+
+Imported first: TensorFlow reads its log level when it is imported.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, logging
+
+
+def run(main):
+    """Runs `main()` with parsed flags; bad input ends it with one message and exit code 1.
+
+    `--verbosity=1` shows the traceback as well.
+    """
+
+    def guarded(argv):
+        debugging = logging.get_verbosity() >= logging.DEBUG
+        if not debugging:
+            logging.set_verbosity(logging.WARNING)
+        try:
+            if len(argv) > 1:
+                raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --name=value")
+            main()
+        except (ValueError, OSError, FloatingPointError) as error:
+            if debugging:
+                raise
+            sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
+
+    app.run(guarded)
