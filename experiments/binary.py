@@ -8,6 +8,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import tensorflow as tf
 from absl import app, logging
 
 
@@ -25,9 +26,9 @@ def run(main):
             if len(argv) > 1:
                 raise ValueError(f"unexpected argument {argv[1]!r}: flags look like --name=value")
             main()
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
             if debugging:
                 raise
-            sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
+            sys.exit(f"{os.path.basename(sys.argv[0])}: {error} (--verbosity=1 shows where)")
 
     app.run(guarded)

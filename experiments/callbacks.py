@@ -4,6 +4,7 @@ import math
 import time
 
 import keras
+import numpy as np
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -16,6 +17,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, run, steps_per_epoch, batch_size):
         super().__init__()
         self.run = run
+        self.steps_per_epoch = steps_per_epoch
         self.images_per_epoch = steps_per_epoch * batch_size
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -33,8 +35,18 @@ class Checkpoint(keras.callbacks.Callback):
             "images_per_second": round(self.images_per_epoch / seconds, 1),
         }
         logs["images_per_second"] = row["images_per_second"]
+        self._refuse_ruined_weights(epoch)
         self.run.write_history([*self.run.read_history()[:epoch], row])
         self.run.save(self.model, epoch + 1)
+
+    def _refuse_ruined_weights(self, epoch):
+        # The loss of a step is that before its update: the last one of an epoch is seen only here.
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            step = (epoch + 1) * self.steps_per_epoch
+            raise FloatingPointError(
+                f"a weight isn't finite after step {step} (the end of epoch {epoch + 1}). "
+                + last_good(self.run, epoch)
+            )
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -54,6 +66,15 @@ class StopOnNaN(keras.callbacks.Callback):
             step = self.epoch * self.steps_per_epoch + batch + 1
             raise FloatingPointError(
                 f"the loss became {loss} at step {step} (epoch {self.epoch + 1}, batch "
-                f"{batch + 1}). The last good checkpoint, of epoch {self.epoch}, is kept: "
-                f"{self.run.file('last.weights.h5')}. A lower --learning_rate may help"
+                f"{batch + 1}). {last_good(self.run, self.epoch)}"
             )
+
+
+def last_good(run, epochs):
+    """Says which checkpoint is kept after `epochs` good epochs."""
+    if epochs == 0:
+        return "There is no checkpoint yet. A lower --learning_rate may help"
+    return (
+        f"The last good checkpoint, of epoch {epochs}, is kept: {run.file('last.weights.h5')}. "
+        "A lower --learning_rate may help"
+    )

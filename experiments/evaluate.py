@@ -12,7 +12,6 @@ import pathlib
 
 import binary
 import evaluation
-import keras
 import runs
 import tensorflow as tf
 from absl import flags
@@ -37,6 +36,8 @@ def load_logits():
     if (FLAGS.run is None) == (FLAGS.model is None):
         raise ValueError("give either --run or --model")
     if FLAGS.run is not None:
+        if FLAGS.dataset is not None or FLAGS.data_dir is not None:
+            raise ValueError("--dataset and --data_dir are for --model: a run knows its data set")
         return runs.RunFolder(FLAGS.run).test_logits()
     if FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
@@ -44,17 +45,9 @@ def load_logits():
     if not path.exists():
         raise ValueError(f"--model={path} doesn't exist")
     data = lade_tf.data.load(FLAGS.dataset, data_seed=FLAGS.data_seed, data_dir=FLAGS.data_dir)
-    return _logits_of_export(path, data) if path.is_dir() else _logits_of_keras(path, data)
-
-
-def _logits_of_keras(path, data):
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, lade_tf.AdaptedModel):
-        raise ValueError(
-            f"--model={path} must hold an AdaptedModel or LADEModel; it holds a "
-            f"{type(model).__name__}: lade_tf.adapt(model, class_counts) makes it one"
-        )
-    return runs.SavedLogits.of_model(model, data)
+    if path.is_dir():
+        return _logits_of_export(path, data)
+    return runs.SavedLogits.of_model(runs.load_model(path), data)
 
 
 def _logits_of_export(path, data):
@@ -71,9 +64,21 @@ def _logits_of_export(path, data):
     return runs.SavedLogits.of(logits_at_uniform, data, counts, source_prior=None)
 
 
+def check_flags():
+    """Refuses what can be refused before any work."""
+    if not FLAGS.target_prior:
+        raise ValueError(f"--target_prior must name at least one prior: {PRIORS}")
+    for name in filter(None, [*FLAGS.target_prior, FLAGS.test_prior]):
+        evaluation.check_prior_name(name)
+    output = pathlib.Path(FLAGS.output or "metrics.json")
+    if FLAGS.output and output.exists():
+        raise ValueError(f"--output={output} exists already: give a new file")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output={output} must lie in an existing folder")
+
+
 def main():
-    if FLAGS.output and pathlib.Path(FLAGS.output).exists():
-        raise ValueError(f"--output={FLAGS.output} exists already: give a new file")
+    check_flags()
     saved = load_logits()
     results = {}
     for name in FLAGS.target_prior:

@@ -8,41 +8,52 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import metrics, priors
+from lade_tf.checks import check_number
 
 SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 
 
-def resolve_prior(text, class_counts, per_class):
+def check_prior_name(name):
+    """Raises a ValueError unless `name` is one that `resolve_prior` understands."""
+    direction, _, ratio = name.partition(":")
+    if direction in priors.DIRECTIONS and ratio:
+        check_number(ratio, f"the ratio in {name!r}", minimum=1)
+    elif name not in ("uniform", "train") and not name.endswith(".json"):
+        raise ValueError(
+            "a prior must be uniform, train, forward:RATIO, backward:RATIO or the path of a .json "
+            f"file; got {name!r}"
+        )
+
+
+def resolve_prior(name, class_counts, per_class):
     """Returns the prior that a flag names, [C].
 
     Args:
-        text: "uniform", "train", "forward:R" or "backward:R" (section 4.3 of the paper, R the
+        name: "uniform", "train", "forward:R" or "backward:R" (section 4.3 of the paper, R the
             imbalance ratio) or the path of a prior.json.
         class_counts: [C] training counts.
         per_class: test images per class; the shifted sets are made of whole images.
 
     Raises:
-        ValueError: if `text` names no prior.
+        ValueError: if `name` names no prior, or a ratio that leaves a class without an image.
     """
+    check_prior_name(name)
     num_classes = len(class_counts)
-    if text == "uniform":
+    if name == "uniform":
         return priors.uniform_prior(num_classes)
-    if text == "train":
-        return priors.class_prior(class_counts)
-    direction, colon, ratio = text.partition(":")
-    if colon and direction in priors.DIRECTIONS:
-        counts = priors.shifted_counts(per_class, class_counts, ratio_of(text, ratio), direction)
-        return counts / counts.sum()
-    if text.endswith(".json"):
-        return priors.load_prior(text, num_classes)
-    raise ValueError(
-        f"a prior must be uniform, train, forward:RATIO, backward:RATIO or the path of a .json "
-        f"file; got {text!r}"
-    )
-
-
-def ratio_of(text, ratio):
-    return priors.check_number(ratio, f"the ratio in {text!r}", minimum=1)
+    if name == "train":
+        # Only a model that was built with zero_count="smooth" has a count of 0.
+        return priors.class_prior(class_counts, "error" if np.all(class_counts) else "smooth")
+    if name.endswith(".json"):
+        return priors.load_prior(name, num_classes)
+    direction, _, ratio = name.partition(":")
+    counts = priors.shifted_counts(per_class, class_counts, ratio, direction)
+    if counts.min() == 0:
+        raise ValueError(
+            f"{name} leaves a class without an image: the test set has {per_class} a class, so the "
+            f"ratio can be {per_class} at most"
+        )
+    return counts / counts.sum()
 
 
 def adapt(logits, source_prior, target_prior):

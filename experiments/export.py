@@ -10,11 +10,8 @@ import pathlib
 
 import binary
 import evaluation
-import keras
 import runs
 from absl import flags
-
-import lade_tf  # noqa: F401  registers the classes that best.keras is made of
 
 FLAGS = flags.FLAGS
 
@@ -32,7 +29,7 @@ def main():
         raise ValueError(f"--output={output} must be a new or empty folder")
     saved = run.test_logits()
     prior = evaluation.resolve_prior(FLAGS.target_prior, saved.counts, evaluation.per_class(saved))
-    model = keras.models.load_model(run.file("best.keras"), compile=False)
+    model = runs.load_model(run.file("best.keras"))
     model.set_target_prior(prior)
     model.export(output, class_names=saved.class_names.tolist())
     print(f"{output}: target prior {FLAGS.target_prior}")

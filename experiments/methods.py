@@ -4,6 +4,7 @@ import keras
 
 import lade_tf
 from lade_tf import backbones
+from lade_tf.checks import check_integer
 from lade_tf.optimizers import SGD, WarmupStepDecay
 
 BACKBONES = {"resnet32": backbones.resnet32, "small_cnn": backbones.small_cnn}
@@ -46,6 +47,7 @@ def build_network(config, data):
 def build_model(config, data):
     """Returns the compiled model of a run, initialised from its seed, optimizer built."""
     keras.config.set_dtype_policy(POLICIES[config["precision"]])
+    check_integer(config["seed"], "--seed", minimum=0)
     keras.utils.set_random_seed(config["seed"])
     network = build_network(config, data)
     model, loss = METHODS[config["loss"]](network, data.class_counts, config)

@@ -73,9 +73,7 @@ def resolve(dataset, loss, overrides):
     given = {name: value for name, value in overrides.items() if value is not None}
     config = {"dataset": dataset, "loss": loss, **recipe, **given}
     scale = config["epochs"] / recipe["epochs"]
-    config.setdefault("milestones", recipe["milestones"])
-    if "milestones" not in given:
-        config["milestones"] = [max(1, round(epoch * scale)) for epoch in recipe["milestones"]]
+    config["milestones"] = [max(1, round(epoch * scale)) for epoch in recipe["milestones"]]
     return {**config, **_lade_parameters(config, given)}
 
 

@@ -6,6 +6,7 @@
     last.weights.h5         weights, optimizer and epoch after the last finished epoch
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
+    saved_model/            the export, where it was asked for
     result.json             metrics, config, command, versions, hardware, seconds, commit
 
 Every file but the TensorBoard logs is replaced in one step: a kill leaves the old or the new one.
@@ -18,18 +19,32 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 
 import h5py
+import keras
 import numpy as np
 import tensorflow as tf
 
+import lade_tf
 from lade_tf import priors
 
 TEST_BATCH_SIZE = 256
+TEMPORARY = "tmp-"
+RUN_FILES = {
+    "config.json",
+    "history.csv",
+    "tensorboard",
+    "last.weights.h5",
+    "best.keras",
+    "test_logits.npz",
+    "result.json",
+    "saved_model",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +69,7 @@ class RunFolder:
             raise ValueError(f"--run_dir={self.path} must be a folder; it is a file")
         if self.file("config.json").exists():
             self._refuse_other(config)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and not self._is_empty():
             raise ValueError(
                 f"--run_dir={self.path} holds other files and no config.json: give an empty or a "
                 "new folder"
@@ -62,6 +77,12 @@ class RunFolder:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.file("config.json"), config)
+
+    def _is_empty(self):
+        """Whether nothing lies in the folder, after sweeping out what a killed write left."""
+        for left in self.path.glob(f"{TEMPORARY}*"):
+            left.unlink()
+        return not any(self.path.iterdir())
 
     def _refuse_other(self, config):
         existing = read_json(self.file("config.json"))
@@ -77,11 +98,16 @@ class RunFolder:
             )
 
     def delete(self):
-        """Deletes the folder, if there is one and it is a run's."""
-        if self.path.exists() and not self.file("config.json").exists():
-            raise ValueError(f"--overwrite: {self.path} isn't a run folder, it is left as it is")
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Deletes the folder, if there is one and it holds nothing but a run."""
+        if not self.path.exists():
+            return
+        foreign = sorted({path.name for path in self.path.iterdir()} - RUN_FILES)
+        if foreign or not self.file("config.json").exists():
+            raise ValueError(
+                f"--overwrite: {self.path} isn't a run folder ({', '.join(foreign[:3]) or 'empty'})"
+                ", it is left as it is"
+            )
+        shutil.rmtree(self.path)
 
     def restore(self, model):
         """Loads the last checkpoint into a compiled model; returns how many epochs it has seen."""
@@ -122,10 +148,14 @@ class RunFolder:
         path = self.file("history.csv")
         if not path.exists():
             return []
-        with open(path, newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+        try:
+            with open(path, newline="") as file:
+                return [
+                    {name: float(value) for name, value in row.items()}
+                    for row in csv.DictReader(file, strict=True)
+                ]
+        except (TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{path} can't be read, it may be cut short: {error}") from error
 
     def write_history(self, rows):
         with (
@@ -200,7 +230,7 @@ def replacing(path):
     """Gives a temporary name beside `path`; on success it takes the place of `path`."""
     path = pathlib.Path(path)
     # Keras looks at the file's endings, so they stay.
-    temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -217,10 +247,28 @@ def write_json(path, content):
 
 
 def read_json(path):
+    """Returns the JSON object in a file."""
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        content = json.loads(pathlib.Path(path).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object; it holds a {type(content).__name__}")
+    return content
+
+
+def load_model(path):
+    """Returns the `AdaptedModel` in a .keras file."""
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(f"{path} can't be read as a Keras model: {error}") from error
+    if not isinstance(model, lade_tf.AdaptedModel):
+        raise ValueError(
+            f"{path} must hold an AdaptedModel or LADEModel; it holds a {type(model).__name__}: "
+            "lade_tf.adapt(model, class_counts) makes it one"
+        )
+    return model
 
 
 def provenance():
@@ -231,7 +279,7 @@ def provenance():
         for device in tf.config.list_physical_devices("GPU")
     ]
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},

@@ -57,33 +57,34 @@ def default_run_dir(config):
     )
 
 
-def train(config, data, run):
-    """Trains from the last checkpoint, or the start, to the last epoch; returns the model."""
-    model = methods.build_model(config, data)
+def train(config, data, run, model):
+    """Trains from the last checkpoint, or the start, to the last epoch."""
     done = run.restore(model)
+    if len(run.read_history()) < done:
+        raise ValueError(f"{run.file('history.csv')} must have a row for each of {done} epochs")
+    if done == config["epochs"]:
+        return
     steps = data.steps_per_epoch(config["batch_size"])
-    if done < config["epochs"]:
-        batches = data.train_batches(
-            config["batch_size"], config["epochs"], config["seed"], initial_epoch=done
-        )
-        model.fit(
-            batches,
-            initial_epoch=done,
-            epochs=config["epochs"],
-            steps_per_epoch=steps,
-            shuffle=False,
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                StopOnNaN(run, steps),
-                Checkpoint(run, steps, config["batch_size"]),
-                keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False),
-            ],
-        )
-    return model
+    batches = data.train_batches(
+        config["batch_size"], config["epochs"], config["seed"], initial_epoch=done
+    )
+    model.fit(
+        batches,
+        initial_epoch=done,
+        epochs=config["epochs"],
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=[
+            StopOnNaN(run, steps),
+            Checkpoint(run, steps, config["batch_size"]),
+            keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False),
+        ],
+    )
 
 
-def finish(config, data, run, model):
-    """Writes the model, its test logits and the result; returns the result."""
+def finish(config, data, run, model, provenance):
+    """Writes the model, its test logits and, last of all, the result; returns the result."""
     with runs.replacing(run.file("best.keras")) as temporary:
         model.save(temporary)
     saved = runs.SavedLogits.of_model(model, data)
@@ -94,10 +95,19 @@ def finish(config, data, run, model):
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
-        **runs.provenance(),
+        **provenance,
     }
     runs.write_json(run.file("result.json"), result)
     return result
+
+
+def export(run):
+    """Writes RUN_DIR/saved_model, unless it is there already."""
+    if not run.file("saved_model").exists():
+        class_names = run.test_logits().class_names.tolist()
+        runs.load_model(run.file("best.keras")).export(
+            run.file("saved_model"), class_names=class_names
+        )
 
 
 def summarise(saved):
@@ -122,13 +132,15 @@ def report(result, run):
 
 
 def main():
+    provenance = runs.provenance()
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
     run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
     data = lade_tf.data.load(
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
-    data.steps_per_epoch(config["batch_size"])  # refuses a batch that is too large
+    # What the configuration can't do is refused here, before anything is written or deleted.
+    model = methods.build_model(config, data)
     if FLAGS.overwrite:
         run.delete()
     run.claim(config)
@@ -136,10 +148,10 @@ def main():
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = runs.read_json(run.file("result.json"))
     else:
-        model = train(config, data, run)
-        result = finish(config, data, run, model)
-        if FLAGS.export:
-            model.export(run.file("saved_model"), class_names=data.class_names)
+        train(config, data, run, model)
+        result = finish(config, data, run, model, provenance)
+    if FLAGS.export:
+        export(run)
     report(result, run)
 
 

@@ -1,12 +1,13 @@
 """SGD and learning-rate schedules with the semantics of the published recipes."""
 
-import math
 import numbers
 import re
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from lade_tf.checks import check_integer, check_number
 
 
 @keras.saving.register_keras_serializable(package="lade_tf")
@@ -52,11 +53,9 @@ class SGD(keras.optimizers.Optimizer):
             )
         if not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
             raise ValueError(f"momentum must be a number in [0, 1); got {momentum!r}")
-        if not (isinstance(l2, numbers.Real) and 0 <= l2 < math.inf):
-            raise ValueError(f"l2 must be a finite number >= 0; got {l2!r}")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = float(momentum)
-        self.l2 = float(l2)
+        self.l2 = check_number(l2, "l2", minimum=0)
         self.l2_exclude = _checked_patterns(l2_exclude)
 
     def build(self, variables):
@@ -124,13 +123,15 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         factor=0.01,
         warmup_epochs=5,
     ):
-        self.base_learning_rate = _positive("base_learning_rate", base_learning_rate)
-        self.steps_per_epoch = _integer("steps_per_epoch", steps_per_epoch, minimum=1)
+        self.base_learning_rate = check_number(base_learning_rate, "base_learning_rate", above=0)
+        self.steps_per_epoch = check_integer(steps_per_epoch, "steps_per_epoch", minimum=1)
         if not isinstance(milestones, (list, tuple)):
             raise ValueError(f"milestones must be a list or tuple of integers; got {milestones!r}")
-        self.milestones = tuple(_integer("milestones", epoch, minimum=1) for epoch in milestones)
-        self.factor = _positive("factor", factor)
-        self.warmup_epochs = _integer("warmup_epochs", warmup_epochs, minimum=0)
+        self.milestones = tuple(
+            check_integer(epoch, "milestones", minimum=1) for epoch in milestones
+        )
+        self.factor = check_number(factor, "factor", above=0)
+        self.warmup_epochs = check_integer(warmup_epochs, "warmup_epochs", minimum=0)
         last_change = max((1, self.warmup_epochs, *self.milestones))
         self._rates = [self._rate(epoch) for epoch in range(1, last_change + 1)]
 
@@ -173,9 +174,9 @@ class CosineByEpoch(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, base_learning_rate, steps_per_epoch, epochs):
-        self.base_learning_rate = _positive("base_learning_rate", base_learning_rate)
-        self.steps_per_epoch = _integer("steps_per_epoch", steps_per_epoch, minimum=1)
-        self.epochs = _integer("epochs", epochs, minimum=1)
+        self.base_learning_rate = check_number(base_learning_rate, "base_learning_rate", above=0)
+        self.steps_per_epoch = check_integer(steps_per_epoch, "steps_per_epoch", minimum=1)
+        self.epochs = check_integer(epochs, "epochs", minimum=1)
         angles = np.pi * np.arange(1, self.epochs + 1) / self.epochs
         self._rates = (self.base_learning_rate / 2 * (1 + np.cos(angles))).tolist()
 
@@ -216,15 +217,3 @@ def _checked_patterns(patterns):
                 f"l2_exclude must hold valid regular expressions; got {pattern!r} ({error})"
             ) from error
     return tuple(patterns)
-
-
-def _positive(name, value):
-    if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be a finite number > 0; got {value!r}")
-    return float(value)
-
-
-def _integer(name, value, minimum):
-    if not (isinstance(value, numbers.Integral) and value >= minimum):
-        raise ValueError(f"{name} must be an integer >= {minimum}; got {value!r}")
-    return int(value)

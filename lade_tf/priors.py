@@ -8,6 +8,8 @@ import pathlib
 
 import numpy as np
 
+from lade_tf.checks import check_choice, check_integer, check_number
+
 SUM_TOLERANCE = 1e-3
 ZERO_COUNT_MODES = ("error", "smooth")
 DIRECTIONS = ("forward", "backward")
@@ -84,7 +86,7 @@ def class_prior(counts, zero_count="error"):
     Returns:
         [classes] float64, sums to 1.
     """
-    counts = check_counts(counts, zero_count, name="counts")
+    counts = check_counts(counts, zero_count)
     return counts / counts.sum()
 
 
@@ -106,10 +108,8 @@ def exponential_counts(max_count, num_classes, imbalance_ratio):
     Returns:
         [classes] int64.
     """
-    if max_count < 1:
-        raise ValueError(f"max_count must be at least 1; got {max_count!r}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2; got {num_classes!r}")
+    max_count = check_integer(max_count, "max_count", minimum=1)
+    num_classes = check_integer(num_classes, "num_classes", minimum=2)
     position = np.arange(num_classes) / (num_classes - 1)
     return _truncated_profile(max_count, imbalance_ratio, position)
 
@@ -131,9 +131,9 @@ def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading=
     """
     check_choice(direction, DIRECTIONS, "direction")
     check_choice(reading, READINGS, "reading")
-    if per_class < 1:
-        raise ValueError(f"per_class must be at least 1; got {per_class!r}")
-    train_counts = check_counts(train_counts, name="train_counts")
+    per_class = check_integer(per_class, "per_class", minimum=1)
+    # Only the order counts, which one more of every class leaves as it is.
+    train_counts = check_counts(train_counts, zero_count="smooth", name="train_counts")
     num_classes = train_counts.size
     rank = np.empty(num_classes, dtype=np.int64)
     rank[np.argsort(-train_counts, kind="stable")] = np.arange(num_classes)
@@ -165,24 +165,6 @@ def load_prior(path, num_classes=None):
     if not isinstance(content, dict) or "prior" not in content:
         raise ValueError(f'prior file {path} must hold {{"prior": [C floats]}}')
     return check_prior(content["prior"], num_classes, name=f"the prior in {path}")
-
-
-def check_choice(value, choices, name):
-    """Raises a ValueError that lists `choices` unless `value` is one of them."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-def check_number(value, name, minimum=None):
-    """Returns `value` as a float; raises ValueError unless it is finite and >= `minimum`."""
-    expected = "a finite number" + ("" if minimum is None else f" >= {minimum}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = np.nan
-    if not np.isfinite(number) or (minimum is not None and number < minimum):
-        raise ValueError(f"{name} must be {expected}; got {value!r}")
-    return number
 
 
 def _truncated_profile(max_count, imbalance_ratio, position):

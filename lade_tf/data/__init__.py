@@ -1,9 +1,9 @@
 """Long-tailed image data sets; `load` knows them by name."""
 
+from lade_tf.checks import check_choice as _check_choice
 from lade_tf.data import cifar as _cifar
 from lade_tf.data import digits as _digits
 from lade_tf.data.image_data import ImageData, Split
-from lade_tf.priors import check_choice as _check_choice
 
 _LOADERS = {
     "digits_lt": _digits.load,

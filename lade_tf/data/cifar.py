@@ -6,8 +6,7 @@ import pathlib
 import numpy as np
 
 from lade_tf.data.image_data import ImageData, Split
-from lade_tf.data.long_tail import long_tailed_subset
-from lade_tf.priors import exponential_counts
+from lade_tf.data.long_tail import long_tailed_counts, long_tailed_subset
 
 # CIFAR-10's statistics; the recipes use them for both sets.
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -47,7 +46,7 @@ def load_cifar100(imbalance_ratio=100, data_seed=0, data_dir=None):
 
 def _load(tfds_name, num_classes, per_class, imbalance_ratio, data_seed, data_dir):
     builder = _prepared_builder(tfds_name, _data_folder(data_dir))
-    counts = exponential_counts(per_class, num_classes, imbalance_ratio)
+    counts = long_tailed_counts(per_class, num_classes, imbalance_ratio)
     images, labels = _read(builder, "train")
     kept = long_tailed_subset(labels, counts, data_seed)
     return ImageData(

@@ -3,8 +3,7 @@
 import numpy as np
 
 from lade_tf.data.image_data import ImageData, Split
-from lade_tf.data.long_tail import long_tailed_subset
-from lade_tf.priors import exponential_counts
+from lade_tf.data.long_tail import long_tailed_counts, long_tailed_subset
 
 NUM_CLASSES = 10
 TEST_PER_CLASS = 50
@@ -33,7 +32,7 @@ def load(imbalance_ratio=20, data_seed=0, data_dir=None):
         raise ValueError(
             f"data_dir must be None for digits_lt, which comes with scikit-learn; got {data_dir!r}"
         )
-    counts = exponential_counts(MAX_TRAIN_PER_CLASS, NUM_CLASSES, imbalance_ratio)
+    counts = long_tailed_counts(MAX_TRAIN_PER_CLASS, NUM_CLASSES, imbalance_ratio)
 
     from sklearn.datasets import load_digits  # Slow to import, and only this set needs it.
 

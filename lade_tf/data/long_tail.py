@@ -4,6 +4,23 @@ import numbers
 
 import numpy as np
 
+from lade_tf.priors import exponential_counts
+
+
+def long_tailed_counts(per_class, num_classes, imbalance_ratio):
+    """Returns `exponential_counts`, [classes] int64, none of them 0.
+
+    Raises:
+        ValueError: for a ratio below 1, not finite, or so large that a class is left without images.
+    """
+    counts = exponential_counts(per_class, num_classes, imbalance_ratio)
+    if counts.min() == 0:
+        raise ValueError(
+            f"imbalance_ratio must be at most {per_class}, so that every class keeps an image; "
+            f"got {imbalance_ratio!r}"
+        )
+    return counts
+
 
 def long_tailed_subset(labels, counts, data_seed):
     """Draws `counts[c]` images of every class c without replacement.

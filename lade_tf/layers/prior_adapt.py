@@ -51,6 +51,7 @@ class PriorAdaptLayer(keras.layers.Layer):
             raise ValueError(
                 f"logits must have a known number of classes; got shape {tuple(input_shape)}"
             )
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: num_classes})
         for name, prior in (
             ("source_prior", self.source_prior),
             ("target_prior", self._initial_target_prior),
@@ -89,10 +90,9 @@ class PriorAdaptLayer(keras.layers.Layer):
             target_prior: [classes], or [batch, classes] for one prior an example; None means the
                 stored one.
         """
-        stored = tf.convert_to_tensor(self.target_prior)
-        prior = (
-            stored if target_prior is None else self.check_in_graph(target_prior, stored.shape[0])
-        )
+        prior = tf.convert_to_tensor(self.target_prior)
+        if target_prior is not None:
+            prior = self.check_in_graph(target_prior, tf.shape(logits)[0])
         log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
         return logits - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
 
@@ -103,23 +103,25 @@ class PriorAdaptLayer(keras.layers.Layer):
             "target_prior": self._initial_target_prior,
         }
 
-    def check_in_graph(self, prior, num_classes):
-        """The in-graph twin of `priors.check_prior`: asserts, and NaN where XLA drops asserts."""
-        if not tf.is_tensor(prior):
-            rows = np.atleast_2d(np.asarray(prior, dtype=np.float64))
-            for row in rows:
-                priors.check_prior(row, num_classes, name="target_prior")
+    def check_in_graph(self, prior, batch_size):
+        """The in-graph twin of `priors.check_prior`: asserts, and NaN where XLA drops asserts.
+
+        Args:
+            prior: [classes] or [batch, classes], of known or unknown static shape.
+            batch_size: how many examples a prior of rank 2 must have rows for.
+
+        Returns:
+            [1 or batch, classes] float32, rows sum to 1.
+        """
+        num_classes = self.target_prior.shape[0]
         prior = tf.cast(prior, tf.float32)
-        if prior.shape.rank not in (None, 1, 2) or (
-            prior.shape.rank and prior.shape[-1] not in (None, num_classes)
-        ):
-            raise ValueError(
-                f"target_prior must have shape [{num_classes}] or [batch, {num_classes}]; "
-                f"got shape {prior.shape}"
-            )
-        classes = tf.shape(prior)[-1]
-        message = f"target_prior must have {num_classes} entries, one a class; got"
-        prior = ops.asserted(prior, tf.equal(classes, num_classes), [message, classes])
+        shape = tf.shape(prior)
+        expected = f"target_prior must have shape [{num_classes}] or [batch, {num_classes}]; got"
+        last, rows = shape[-1:], shape[:-1]
+        fits = tf.reduce_all(tf.concat([tf.equal(last, num_classes), rows == batch_size], 0))
+        fits &= (tf.rank(prior) == 1) | (tf.rank(prior) == 2)
+        prior = tf.reshape(ops.asserted(prior, fits, [expected, shape]), [-1, num_classes])
+
         total = tf.reduce_sum(prior, axis=-1, keepdims=True)
         lowest = tf.reduce_min(prior, axis=-1, keepdims=True)
         valid = (lowest >= 0) & (tf.abs(total - 1) <= priors.SUM_TOLERANCE)
@@ -127,9 +129,6 @@ class PriorAdaptLayer(keras.layers.Layer):
             "target_prior must hold probabilities >= 0 that sum to 1 (within "
             f"{priors.SUM_TOLERANCE}); got a smallest entry of"
         )
-        prior = ops.asserted(
-            prior,
-            tf.reduce_all(valid),
-            [message, tf.reduce_min(lowest), "and a sum of", tf.reduce_max(total)],
-        )
+        span = [message, tf.reduce_min(lowest), "and a sum of", tf.reduce_max(total)]
+        prior = ops.asserted(prior, tf.reduce_all(valid), span)
         return tf.where(valid, prior / total, float("nan"))

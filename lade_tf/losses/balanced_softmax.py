@@ -8,14 +8,14 @@ from lade_tf import priors
 from lade_tf.ops import check_labels
 
 
-def balanced_softmax(labels, logits, log_prior):
+def balanced_softmax(logits, labels, log_prior):
     """Returns the cross-entropy of softmax(f + log π), one value per example.
 
     Training with the prior added leaves the logits free of it (equations 9 and 10 of LADE).
 
     Args:
-        labels: [batch] or [batch, 1] integers in 0..C−1.
         logits: [batch, classes].
+        labels: [batch] or [batch, 1] integers in 0..C−1.
         log_prior: [classes] log π of the training set.
 
     Returns:
@@ -60,7 +60,7 @@ class BalancedSoftmax(keras.losses.Loss):
         self.zero_count = zero_count
 
     def call(self, y_true, y_pred):
-        return balanced_softmax(y_true, y_pred, self.log_prior)
+        return balanced_softmax(y_pred, y_true, self.log_prior)
 
     def get_config(self):
         config = {"class_counts": self.class_counts, "zero_count": self.zero_count}

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from lade_tf import ops, priors
+from lade_tf.checks import check_choice, check_number
 from lade_tf.losses.balanced_softmax import balanced_softmax
 
 
@@ -47,15 +48,14 @@ class LADE(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
         self.class_counts = np.asarray(class_counts).tolist()
-        self.alpha = priors.check_number(alpha, "alpha", minimum=0)
-        self.remine_lambda = priors.check_number(remine_lambda, "remine_lambda", minimum=0)
-        priors.check_choice(estimator, ops.ESTIMATORS, "estimator")
-        self.estimator = estimator
+        self.alpha = check_number(alpha, "alpha", minimum=0)
+        self.remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
+        self.estimator = check_choice(estimator, ops.ESTIMATORS, "estimator")
         self.zero_count = zero_count
 
-    def terms(self, labels, logits, sample_weight=None):
+    def terms(self, logits, labels, sample_weight=None):
         """Returns LADE's two terms: (cross-entropy [batch], LADER scalar without its α)."""
-        cross_entropy = balanced_softmax(labels, logits, self.log_prior)
+        cross_entropy = balanced_softmax(logits, labels, self.log_prior)
         regulariser = ops.lader(
             logits,
             labels,
@@ -75,7 +75,7 @@ class LADE(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
-        cross_entropy, regulariser = self.terms(labels, y_pred, sample_weight)
+        cross_entropy, regulariser = self.terms(y_pred, labels, sample_weight)
         return cross_entropy + self.alpha * regulariser
 
     def get_config(self):

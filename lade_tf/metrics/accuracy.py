@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from lade_tf.checks import check_integer
 from lade_tf.metrics.checks import (
     check_class_counts,
     check_class_indices,
-    check_positive_integer,
     check_sample_weight,
 )
 
@@ -51,7 +51,7 @@ def per_class_accuracy(predictions, labels, num_classes, sample_weight=None):
         ValueError: An argument has a wrong shape or type, a class outside 0..C-1, no sample, or
             weights that are negative or all zero.
     """
-    num_classes = check_positive_integer("num_classes", num_classes)
+    num_classes = check_integer(num_classes, "num_classes", minimum=1)
     labels = check_class_indices("labels", labels, num_classes=num_classes)
     predictions = check_class_indices("predictions", predictions, len(labels), num_classes)
     weight = check_sample_weight(sample_weight, len(labels))

@@ -8,9 +8,9 @@ forms a second [samples, classes] array.
 
 import numpy as np
 
+from lade_tf.checks import check_integer
 from lade_tf.metrics.checks import (
     check_class_indices,
-    check_positive_integer,
     check_probabilities,
     check_sample_weight,
 )
@@ -40,7 +40,7 @@ def expected_calibration_error(probabilities, labels, num_bins=NUM_BINS, sample_
         ValueError: An argument has a wrong shape or type; probabilities are not finite or no
             distributions; labels are outside 0..classes-1; weights are negative or all zero.
     """
-    num_bins = check_positive_integer("num_bins", num_bins)
+    num_bins = check_integer(num_bins, "num_bins", minimum=1)
     return ece(*check_scored_samples(probabilities, labels, sample_weight), num_bins)
 
 
@@ -56,7 +56,7 @@ def classwise_calibration_error(probabilities, labels, num_bins=NUM_BINS, sample
     Returns:
         A float in 0..1, small by construction: about 0.005 for 100 classes.
     """
-    num_bins = check_positive_integer("num_bins", num_bins)
+    num_bins = check_integer(num_bins, "num_bins", minimum=1)
     return classwise_ece(*check_scored_samples(probabilities, labels, sample_weight), num_bins)
 
 

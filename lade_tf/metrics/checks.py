@@ -78,10 +78,3 @@ def check_class_counts(class_counts, num_classes=None):
     if not np.isfinite(counts).all() or counts.min() < 0:
         raise ValueError("class_counts must be finite and >= 0 everywhere")
     return counts
-
-
-def check_positive_integer(name, value):
-    """Returns `value` as an int >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1; got {value!r}")
-    return int(value)

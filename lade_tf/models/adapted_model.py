@@ -17,8 +17,8 @@ class AdaptedModel(keras.Model):
 
     Calling it and `predict` give float32 logits adapted to the stored target prior; `network(x)`
     the raw ones. The loss given to `compile` sees the raw logits (adaptation is for inference),
-    the metrics the adapted ones. `jit_compile="auto"` means XLA on GPUs and none on CPUs, where it
-    makes convolutions slower.
+    the metrics the adapted ones; as in Keras, `evaluate` needs a loss too. `jit_compile="auto"`
+    means XLA on GPUs and none on CPUs, where it makes convolutions slower.
 
     Args:
         network: any Keras model that gives logits [batch, classes] (or probabilities, below).
@@ -50,12 +50,19 @@ class AdaptedModel(keras.Model):
             raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
         if network.built and getattr(network, "output_shape", None):
             _check_output_shape(network.output_shape, num_classes)
+        if from_logits and _gives_logits(network) is False:
+            raise ValueError(
+                "network must give logits; its last layer is a softmax. Leave the softmax out, or "
+                "for a trained model use lade_tf.adapt"
+            )
         self.network = network
         self.class_counts = np.asarray(class_counts).tolist()
         self.zero_count = zero_count
         self.from_logits = from_logits
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
         self.prior_adapt.build((None, num_classes))
+        # All state exists already; saying so lets Keras save before the first call.
+        self.built = network.built
 
     @property
     def target_prior(self):
@@ -100,29 +107,48 @@ class AdaptedModel(keras.Model):
         self._loss_tracker.update_state(shown, sample_weight=tf.shape(logits)[0])
         return self.compute_metrics(x, y, self.prior_adapt(logits), sample_weight)
 
-    def compile(self, optimizer="rmsprop", loss=None, *, jit_compile="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        *,
+        jit_compile="auto",
+        **kwargs,
+    ):
+        _refuse_loss_on_probabilities(loss)
+        self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
-        # All other state exists already; saying so lets Keras save before the first call.
-        self.built = self.built or self.network.built
-        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        super().compile(optimizer, loss, loss_weights, metrics, jit_compile=jit_compile, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:  # what "auto" means is for the machine to say that loads the model
+            config["jit_compile"] = self._jit_compile_given
+        return config
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def export(self, filepath, format="tf_saved_model", class_names=None, **kwargs):
+    def export(
+        self, filepath, format="tf_saved_model", *, class_names=None, input_signature=None, **kwargs
+    ):
         """Exports the model for inference.
 
         The default format is a SavedModel with named outputs, a signature for the stored prior and
         one that takes the target prior: see `lade_tf.models.export.export_saved_model`. Other
         formats are Keras' own and have the stored prior baked in.
         """
-        if format == "tf_saved_model":
-            export_saved_model(self, filepath, class_names)
-        else:
-            super().export(filepath, format=format, **kwargs)
+        if format != "tf_saved_model":
+            super().export(filepath, format=format, input_signature=input_signature, **kwargs)
+            return
+        if kwargs:
+            raise ValueError(f"{', '.join(kwargs)} means nothing for a SavedModel export")
+        export_saved_model(self, filepath, class_names, input_signature)
 
     def get_config(self):
         return {
@@ -167,6 +193,11 @@ def adapt(model, class_counts, from_logits=None, zero_count="error"):
     """
     if from_logits is None:
         from_logits = _gives_logits(model)
+    if from_logits is None:
+        raise ValueError(
+            "from_logits must be given for this model: whether it gives logits or softmax "
+            f"probabilities can't be told from its last layer ({_last_layer(model)!r})"
+        )
     prior = priors.class_prior(class_counts, zero_count)
     return AdaptedModel(
         model, class_counts, source_prior=prior, from_logits=from_logits, zero_count=zero_count
@@ -174,22 +205,38 @@ def adapt(model, class_counts, from_logits=None, zero_count="error"):
 
 
 def _gives_logits(model):
-    """Whether the model's last layer gives logits (True) or softmax probabilities (False)."""
-    if isinstance(model, keras.Sequential):
-        last = model.layers[-1] if model.layers else None
-    else:
-        last = getattr(model, "operations", [None])[-1]  # only functional models have them
+    """True for logits, False for softmax probabilities, None where the layers don't tell."""
+    last = _last_layer(model)
     if isinstance(last, keras.Model):
         return _gives_logits(last)
-    if isinstance(last, keras.layers.Softmax):
-        return False
     activation = getattr(last, "activation", None)
-    if activation in (keras.activations.softmax, keras.activations.linear):
-        return activation is keras.activations.linear
-    raise ValueError(
-        "from_logits must be given for this model: whether its outputs are logits or softmax "
-        f"probabilities can't be told from its last layer, {last!r}"
-    )
+    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
+        return False
+    # A bare linear Activation may follow anything, as in the mixed-precision idiom.
+    if activation is keras.activations.linear and hasattr(last, "kernel"):
+        return True
+    return None
+
+
+def _last_layer(model):
+    if isinstance(model, keras.Sequential):
+        return model.layers[-1] if model.layers else None
+    # Only functional models know their operations.
+    return getattr(model, "operations", [None])[-1]
+
+
+def _refuse_loss_on_probabilities(loss):
+    """The compiled loss sees logits; one that expects probabilities would be silently wrong."""
+    if isinstance(loss, str) and "crossentropy" in loss:
+        from_logits = False
+    else:
+        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        from_logits = config.get("from_logits", True)
+    if not from_logits:
+        raise ValueError(
+            "loss must expect logits, which is what it is given here, for example "
+            f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {loss!r}"
+        )
 
 
 def _check_output_shape(shape, num_classes):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import tempfile
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ CLASS_NAMES_ASSET = "class_names.json"
 TRAINING_PRIOR_ASSET = "training_prior.json"
 
 
-def export_saved_model(model, filepath, class_names=None):
+def export_saved_model(model, filepath, class_names=None, input_signature=None):
     """Writes `model` as a SavedModel with two signatures.
 
     "serving_default" takes `images` and answers at the stored target prior; "serve_with_prior"
@@ -24,24 +25,32 @@ def export_saved_model(model, filepath, class_names=None):
         model: a built `AdaptedModel` whose network has one input.
         filepath: the folder to write; an existing SavedModel there is replaced, as Keras does.
         class_names: C names in label order, or None for "0" to "C-1".
+        input_signature: tf.TensorSpec of the images; None takes that of the network's one input.
 
     Raises:
-        ValueError: for another number of names, or a network that isn't built or has several
-            inputs.
+        ValueError: for another number of names, or without `input_signature` a network whose
+            inputs aren't known or more than one.
     """
     num_classes = len(model.class_counts)
     names = [str(index) for index in range(num_classes)] if class_names is None else class_names
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
     training_prior = {"prior": model.training_prior.tolist(), "class_counts": model.class_counts}
-    with tempfile.TemporaryDirectory() as folder:
-        module = _ServedModel(model, _input_spec(model.network))
+    module = _ServedModel(model, _image_spec(model.network, input_signature))
+    signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
+    filepath = pathlib.Path(filepath)
+    filepath.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its place and moved there whole: a kill never leaves half a model.
+    with tempfile.TemporaryDirectory(dir=filepath.parent, prefix="tmp-") as folder:
         module.assets = [
             _write_asset(folder, CLASS_NAMES_ASSET, list(map(str, names))),
             _write_asset(folder, TRAINING_PRIOR_ASSET, training_prior),
         ]
-        signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
-        tf.saved_model.save(module, str(filepath), signatures=signatures)
+        written = pathlib.Path(folder, "saved_model")
+        tf.saved_model.save(module, str(written), signatures=signatures)
+        if filepath.exists():
+            shutil.rmtree(filepath)
+        written.rename(filepath)
 
 
 class _ServedModel(tf.Module):
@@ -65,7 +74,7 @@ class _ServedModel(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([num_classes], tf.float32, name="prior")])
         def set_target_prior(prior):
             stored = model.prior_adapt.target_prior
-            stored.assign(model.prior_adapt.check_in_graph(prior, num_classes))
+            stored.assign(model.prior_adapt.check_in_graph(prior, batch_size=1)[0])
 
         self.serve = serve
         self.serve_with_prior = serve_with_prior
@@ -80,15 +89,16 @@ def _named_outputs(logits):
     }
 
 
-def _input_spec(network):
+def _image_spec(network, input_signature):
+    if input_signature is not None:
+        return tf.TensorSpec(input_signature.shape, input_signature.dtype, name="images")
     inputs = getattr(network, "inputs", None)
     if not inputs or len(inputs) != 1:
         raise ValueError(
-            "network must be built and have exactly one input to be exported; "
+            "network must have exactly one known input to be exported without input_signature; "
             f"got {len(inputs) if inputs else 'no known'} inputs"
         )
-    shape = (None, *inputs[0].shape[1:])
-    return tf.TensorSpec(shape, inputs[0].dtype, name="images")
+    return tf.TensorSpec((None, *inputs[0].shape[1:]), inputs[0].dtype, name="images")
 
 
 def _write_asset(folder, name, content):

@@ -52,26 +52,30 @@ class LADEModel(AdaptedModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns LADE on raw logits plus the network's own losses, per replica as Keras does."""
-        cross_entropy, lader = self.lade.terms(y, y_pred, sample_weight)
-        if sample_weight is None:
-            weight = tf.ones_like(cross_entropy)
-        else:
-            weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(cross_entropy))
+        cross_entropy, lader = self.lade.terms(y_pred, y, sample_weight)
+        weight = tf.ones_like(cross_entropy)
+        if sample_weight is not None:
+            weight = tf.reshape(tf.cast(sample_weight, weight.dtype), tf.shape(weight))
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
-        self.cross_entropy_tracker.update_state(cross_entropy, sample_weight=weight)
-        self.lader_tracker.update_state(lader, sample_weight=tf.reduce_sum(weight))
-        loss = mean + self.lade.alpha * lader + sum(self.losses)
+        # Weighted as Keras weights the loss they make up.
+        batch_size = tf.shape(cross_entropy)[0]
+        self.cross_entropy_tracker.update_state(mean, sample_weight=batch_size)
+        self.lader_tracker.update_state(lader, sample_weight=batch_size)
+        own_losses = [tf.cast(loss, mean.dtype) for loss in self.losses]
+        loss = tf.add_n([mean, self.lade.alpha * lader, *own_losses])
         return loss / self.distribute_strategy.num_replicas_in_sync
 
-    def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
-        if kwargs.pop("loss", None) is not None:
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Keras' `compile` without a loss."""
+        if loss is not None:
             raise ValueError("loss must not be given to LADEModel.compile: the model owns its loss")
-        if getattr(optimizer, "gradient_accumulation_steps", None):
+        super().compile(optimizer, loss, *args, **kwargs)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if inner.gradient_accumulation_steps:
             raise ValueError(
                 "gradient_accumulation_steps must not be set on LADEModel's optimizer: LADER would "
                 "become a statistic of the micro-batch. Use a larger batch"
             )
-        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
 
     def fit(self, *args, **kwargs):
         _refuse_class_weight(super().fit, args, kwargs)

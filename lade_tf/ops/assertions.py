@@ -1,4 +1,4 @@
-"""Assertions inside graphs."""
+"""Assertions about the values of tensors."""
 
 import tensorflow as tf
 
@@ -15,10 +15,13 @@ def asserted(tensor, condition, message):
         message: list of strings and tensors to show.
 
     Raises:
-        tf.errors.InvalidArgumentError: when `condition` is false.
+        ValueError: in eager mode, when `condition` is false.
+        tf.errors.InvalidArgumentError: in graph mode, when `condition` is false.
     """
-    assertion = tf.debugging.Assert(condition, message)
-    if assertion is None:  # eager: it held
+    if tf.executing_eagerly():
+        if not condition:
+            values = [part.numpy() if tf.is_tensor(part) else part for part in message]
+            raise ValueError(" ".join(map(str, values)))
         return tensor
-    with tf.control_dependencies([assertion]):
+    with tf.control_dependencies([tf.debugging.Assert(condition, message)]):
         return tf.identity(tensor)

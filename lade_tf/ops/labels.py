@@ -28,7 +28,7 @@ def check_labels(labels, logits, num_classes):
             f"logits must have shape [batch, {num_classes}], one column for each entry of "
             f"class_counts; got shape {logits.shape}"
         )
-    labels = tf.cast(labels, tf.int32)
+    labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] == 1:
         labels = tf.squeeze(labels, -1)
     if labels.shape.rank != 1:
@@ -40,15 +40,12 @@ def check_labels(labels, logits, num_classes):
             f"labels and logits must have the same batch size; got {labels.shape[0]} labels "
             f"for {logits.shape[0]} rows of logits"
         )
-    in_range = tf.reduce_all((labels >= 0) & (labels < num_classes))
-    message = f"labels must lie in 0..{num_classes - 1}"
-    if tf.executing_eagerly():
-        if not in_range:
-            raise ValueError(
-                f"{message}; got labels from {int(tf.reduce_min(labels))} "
-                f"to {int(tf.reduce_max(labels))}"
-            )
-    else:
-        lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
-        labels = asserted(labels, in_range, [f"{message}; got labels from", lowest, "to", highest])
-    return labels, tf.where(in_range, 1.0, float("nan"))
+    # Checked before the cast, which would make labels of fractions and of too large integers.
+    is_label = (labels >= 0) & (labels < num_classes)
+    if labels.dtype.is_floating:
+        is_label &= labels == tf.floor(labels)
+    all_labels = tf.reduce_all(is_label)
+    message = f"labels must be integers in 0..{num_classes - 1}; got labels from"
+    span = [message, tf.reduce_min(labels), "to", tf.reduce_max(labels)]
+    labels = tf.cast(asserted(labels, all_labels, span), tf.int32)
+    return labels, tf.where(all_labels, 1.0, float("nan"))

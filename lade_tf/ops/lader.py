@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import priors
+from lade_tf.checks import check_choice, check_number
+from lade_tf.ops.assertions import asserted
 from lade_tf.ops.labels import check_labels
 
 ESTIMATORS = ("paper", "reference")
@@ -47,16 +49,21 @@ def lader(
 
     Raises:
         ValueError: for bad counts, λ or estimator, shapes that don't match and, in eager mode,
-            labels out of range (in graph mode InvalidArgumentError; under XLA the value is NaN).
+            labels out of range or negative weights (in graph mode InvalidArgumentError; under XLA
+            the value is NaN).
     """
-    priors.check_choice(estimator, ESTIMATORS, "estimator")
-    remine_lambda = priors.check_number(remine_lambda, "remine_lambda", minimum=0)
+    check_choice(estimator, ESTIMATORS, "estimator")
+    remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
     prior = priors.class_prior(class_counts, zero_count)
     logits = tf.convert_to_tensor(logits)
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels, validity = check_labels(labels, logits, prior.size)
     if sample_weight is not None:
         sample_weight = tf.reshape(tf.cast(sample_weight, logits.dtype), tf.shape(labels))
+        is_weight = tf.reduce_all(sample_weight >= 0)
+        message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(sample_weight)]
+        sample_weight = asserted(sample_weight, is_weight, message)
+        validity = tf.where(is_weight, validity, float("nan"))
     value = _lader(logits, labels, sample_weight, prior, remine_lambda, estimator)
     return value * tf.cast(validity, value.dtype)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lade_tf.data.long_tail import long_tailed_subset
+from lade_tf.data.long_tail import long_tailed_counts, long_tailed_subset
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 50))
 COUNTS = [50, 20, 7, 0]
@@ -42,3 +42,9 @@ def test_too_few_images_name_the_class(count):
 def test_a_data_seed_that_is_none(data_seed):
     with pytest.raises(ValueError, match="data_seed must be a non-negative integer"):
         long_tailed_subset(LABELS, COUNTS, data_seed)
+
+
+def test_a_ratio_that_leaves_a_class_without_images_is_refused():
+    assert long_tailed_counts(120, 10, 120).min() == 1
+    with pytest.raises(ValueError, match="imbalance_ratio must be at most 120, .* got 121"):
+        long_tailed_counts(120, 10, 121)

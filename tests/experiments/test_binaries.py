@@ -56,6 +56,13 @@ def test_the_output_shows_accuracy_under_shifted_priors(lade_run):
         assert any(line.startswith(prior) for line in output.splitlines())
 
 
+def test_a_finished_run_is_shown_and_exported_if_it_was_not(lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    shutil.rmtree(folder / "saved_model")
+    run("train.py", *TINY, "--loss=lade", "--run_dir=run", "--export", cwd=tmp_path)
+    assert (folder / "saved_model" / "saved_model.pb").exists()
+
+
 def test_a_finished_run_is_shown_and_not_repeated(lade_run):
     before = {path: path.stat().st_mtime_ns for path in lade_run.iterdir()}
     output = run("train.py", *TINY, "--loss=lade", "--run_dir=lade", cwd=lade_run.parent)
@@ -74,10 +81,11 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("all my work")
     errors = run("train.py", *TINY, "--loss=lade", "--run_dir=.", cwd=tmp_path, fails=True)
     assert "holds other files and no config.json" in errors
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     errors = run(
         "train.py", *TINY, "--loss=lade", "--run_dir=.", "--overwrite", cwd=tmp_path, fails=True
     )
-    assert "isn't a run folder" in errors and (tmp_path / "thesis.txt").exists()
+    assert "isn't a run folder (thesis.txt)" in errors and (tmp_path / "thesis.txt").exists()
 
 
 def test_softmax_shows_the_pair_with_and_without_adaptation(tmp_path):
@@ -153,7 +161,47 @@ def test_nan_stops_the_run_naming_the_step(tmp_path):
     flags = ("--loss=lade", "--run_dir=run", "--learning_rate=1e30")
     errors = run("train.py", *TINY, *flags, cwd=tmp_path, fails=True)
     assert "the loss became" in errors and "at step" in errors and "(epoch 1, batch" in errors
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert "There is no checkpoint yet" in errors and "Traceback" not in errors
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "tensorboard"}
+
+
+def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(tmp_path):
+    flags = ("--loss=lade", "--run_dir=run", "--learning_rate=1e38", "--batch_size=400")
+    errors = run("train.py", *TINY[:2], *flags, cwd=tmp_path, fails=True)
+    assert "a weight isn't finite after step 1 (the end of epoch 1)" in errors
+    assert not (tmp_path / "run" / "last.weights.h5").exists()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_runs(precision, tmp_path):
+    flags = ("--loss=lade", "--run_dir=run", f"--precision={precision}")
+    run("train.py", *TINY, *flags, cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["config"]["precision"] == precision and np.isfinite(result["metrics"]["nll"])
+
+
+DAMAGED = {
+    "history.csv": ("epoch,loss\n1,0.5\n2", "history.csv can't be read, it may be cut short"),
+    "config.json": ("[]", "config.json must hold a JSON object; it holds a list"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_named_before_anything_is_computed(name, lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    (folder / "result.json").unlink()
+    content, message = DAMAGED[name]
+    (folder / name).write_text(content)
+    errors = run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path, fails=True)
+    assert message in errors and "Traceback" not in errors
+    assert (folder / name).read_text() == content
+
+
+def test_what_a_killed_write_left_is_no_obstacle(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tmp-123-config.json").write_text("{")
+    run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path)
+    assert not (tmp_path / "run" / "tmp-123-config.json").exists()
 
 
 BAD_FLAGS = {
@@ -172,6 +220,16 @@ BAD_FLAGS = {
         ["--dataset=cifar100_lt", "--loss=lade", "--data_dir=."],
         "cifar100 is not prepared in .; this command downloads and prepares it: python -c",
     ),
+    "alpha": (["--dataset=digits_lt", "--loss=lade", "--alpha=nan"], "alpha must be a finite"),
+    "learning rate": (
+        ["--dataset=digits_lt", "--loss=lade", "--learning_rate=0"],
+        "learning_rate must be a finite number > 0",
+    ),
+    "seed": (["--dataset=digits_lt", "--loss=lade", "--seed=-1"], "--seed must be an integer >= 0"),
+    "ratio": (
+        ["--dataset=digits_lt", "--loss=softmax", "--imbalance_ratio=1000"],
+        "imbalance_ratio must be at most 120",
+    ),
     "argument": (["--dataset=digits_lt", "--loss=lade", "x"], "unexpected argument 'x'"),
 }
 
@@ -182,3 +240,30 @@ def test_bad_flags_are_refused_before_anything_is_written(flags, tmp_path):
     errors = run("train.py", *flags, cwd=tmp_path, fails=True)
     assert message in errors and "Traceback" not in errors
     assert not list(tmp_path.iterdir())
+
+
+BAD_EVALUATIONS = {
+    "no run": (["--run=nowhere"], "nowhere isn't a run folder"),
+    "neither": ([], "give either --run or --model"),
+    "typo": (["--run=lade", "--target_prior=unifrom"], "a prior must be uniform, train"),
+    "empty": (["--run=lade", "--target_prior="], "--target_prior must name at least one prior"),
+    "length": (["--run=lade", "--target_prior=prior.json"], "must have 10 entries, one a class"),
+    "output": (["--run=lade", "--output=no/x.json"], "must lie in an existing folder"),
+    "data set": (["--run=lade", "--dataset=digits_lt"], "a run knows its data set"),
+    "missing": (["--model=nowhere", "--dataset=digits_lt"], "--model=nowhere doesn't exist"),
+    "foreign": (
+        ["--model=lade", "--dataset=digits_lt"],
+        "isn't a SavedModel that lade_tf exported",
+    ),
+    "truncated": (["--model=cut.keras", "--dataset=digits_lt"], "cut.keras can't be read"),
+}
+
+
+@pytest.mark.parametrize("flags", BAD_EVALUATIONS.values(), ids=BAD_EVALUATIONS)
+def test_bad_evaluations_are_refused_in_one_message(flags, lade_run):
+    folder = lade_run.parent
+    (folder / "prior.json").write_text('{"prior": [0.5, 0.5]}')
+    (folder / "cut.keras").write_bytes((lade_run / "best.keras").read_bytes()[:2000])
+    flags, message = flags
+    errors = run("evaluate.py", *flags, cwd=folder, fails=True)
+    assert message in errors and "Traceback" not in errors

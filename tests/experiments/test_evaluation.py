@@ -37,7 +37,9 @@ def test_priors_are_named_as_the_flags_say(tmp_path):
     [
         ("unifrom", "a prior must be uniform, train, forward:RATIO"),
         ("forward", "a prior must be uniform"),
-        ("forward:", "the ratio in 'forward:' must be a finite number >= 1"),
+        ("forward:", "a prior must be uniform"),
+        ("forward:x", "the ratio in 'forward:x' must be a finite number >= 1"),
+        ("forward:50", "forward:50 leaves a class without an image: the test set has 40 a class"),
         ("backward:0.5", "the ratio in 'backward:0.5' must be a finite number >= 1"),
         ("missing.json", "missing.json can't be read"),
     ],

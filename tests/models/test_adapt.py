@@ -69,6 +69,27 @@ def test_a_subclassed_model_needs_to_say_what_it_gives():
     assert adapted(make_images()).shape == (7, 3)
 
 
+def test_a_bare_linear_activation_tells_nothing():
+    # The mixed-precision idiom: a softmax, and after it a cast.
+    model = keras.Sequential([sequential("softmax"), keras.layers.Activation("linear")])
+    with pytest.raises(ValueError, match="from_logits must be given"):
+        lade_tf.adapt(model, COUNTS)
+
+
+def test_a_loss_that_expects_probabilities_is_refused():
+    adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
+    for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
+        with pytest.raises(ValueError, match="loss must expect logits"):
+            adapted.compile("sgd", loss)
+
+
+def test_an_adapted_model_is_saved_before_its_first_call(tmp_path):
+    adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
+    adapted.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(make_images()), adapted(make_images()))
+
+
 def test_other_activations_need_to_say_what_they_give():
     with pytest.raises(ValueError, match="from_logits must be given"):
         lade_tf.adapt(sequential("relu"), COUNTS)

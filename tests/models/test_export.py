@@ -61,7 +61,10 @@ def test_serve_with_prior_answers_at_the_passed_prior(model, served, prior):
         ([0.5, 0.6, 0.2], "must hold probabilities >= 0 that sum to 1"),
         ([1.2, -0.1, -0.1], "must hold probabilities >= 0 that sum to 1"),
         ([np.nan, 0.5, 0.5], "must hold probabilities >= 0 that sum to 1"),
-        ([0.5, 0.5], "must have 3 entries, one a class"),
+        ([0.5, 0.5], r"must have shape \[3\] or \[batch, 3\]; got"),
+        (1.0, r"must have shape \[3\] or \[batch, 3\]; got"),
+        ([[0.2, 0.3, 0.5]] * 2, r"must have shape \[3\] or \[batch, 3\]; got"),
+        ([[[0.2, 0.3, 0.5]]], r"must have shape \[3\] or \[batch, 3\]; got"),
     ],
 )
 def test_what_is_no_prior_fails_with_a_readable_assertion(served, prior, message):
@@ -97,5 +100,24 @@ def test_another_number_of_names_is_refused(model, tmp_path):
 
 def test_a_network_that_is_not_built_is_refused(tmp_path):
     network = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="network must be built and have exactly one input"):
+    with pytest.raises(ValueError, match="network must have exactly one known input"):
         lade_tf.LADEModel(network, COUNTS).export(tmp_path / "new")
+
+
+def test_a_network_of_unknown_inputs_takes_a_signature(tmp_path):
+    network = keras.Sequential([keras.layers.Dense(3)])
+    model = lade_tf.LADEModel(network, COUNTS)
+    images = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    logits = model(images)
+    with pytest.raises(ValueError, match="verbos means nothing"):
+        model.export(tmp_path / "new", verbos=True)
+    model.export(tmp_path / "new", input_signature=tf.TensorSpec([None, 5]))
+    served = tf.saved_model.load(tmp_path / "new").signatures["serving_default"]
+    np.testing.assert_allclose(served(images=tf.constant(images))["logits"], logits, atol=1e-6)
+
+
+def test_exporting_again_replaces_the_whole_folder(model, tmp_path):
+    for names in (["ant", "bee", "cat"], ["x", "y", "z"]):
+        model.export(tmp_path / "new", class_names=names)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert json.loads((tmp_path / "new" / "assets" / "class_names.json").read_text()) == names

@@ -46,8 +46,12 @@ def test_one_step_is_gradient_descent_on_equation_16():
         assert moved == pytest.approx(kernel[index] - 0.5 * slope, abs=1e-5)
 
 
-def test_the_two_terms_are_shown_and_make_up_the_loss():
-    logs = make_model().evaluate(*make_data(), batch_size=16, verbose=0, return_dict=True)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_two_terms_are_shown_and_make_up_the_loss(weighted):
+    weight = np.random.default_rng(1).integers(0, 4, 64) if weighted else None
+    logs = make_model().evaluate(
+        *make_data(), batch_size=16, sample_weight=weight, verbose=0, return_dict=True
+    )
     assert set(logs) == {"loss", "cross_entropy", "lader", "accuracy"}
     assert logs["loss"] == pytest.approx(logs["cross_entropy"] + 0.5 * logs["lader"], rel=1e-5)
 
@@ -113,6 +117,31 @@ def test_a_network_built_only_when_it_sees_data(tmp_path):
     np.testing.assert_array_equal(again(images), model(images))
 
 
+@pytest.mark.parametrize("estimator", ["paper", "reference"])
+def test_loss_and_its_gradient_are_float32_under_a_bfloat16_policy(estimator):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    images, labels = make_data()
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(16, activation="relu", activity_regularizer="l2")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(4, dtype="float32")(hidden))
+    model = lade_tf.LADEModel(network, COUNTS, 0.5, 0.1, estimator)
+    model.compile("sgd")
+    model.train_on_batch(images, labels)  # half-precision losses of the network are no obstacle
+    logits = model.raw_logits(images)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = model.lade(labels, logits)
+    gradient = tape.gradient(loss, logits)
+    assert hidden.dtype == "bfloat16" and logits.dtype == gradient.dtype == tf.float32
+    expected = oracles.lade(logits, labels, COUNTS, 0.5, 0.1, estimator)
+    assert loss.numpy() == pytest.approx(expected, rel=1e-5)
+    _, regulariser = oracles.lader(logits, labels, COUNTS, 0.1, estimator)
+    posterior = np.exp(logits.numpy().astype(np.float64)) * priors.class_prior(COUNTS)
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    expected = (posterior - np.eye(4)[labels]) / len(labels) + 0.5 * regulariser
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_like_float32(policy):
     images, labels = make_data(200)
@@ -172,8 +201,21 @@ def test_class_weight_is_refused():
     model = make_model()
     with pytest.raises(ValueError, match="class_weight must not be given"):
         model.fit(images, labels, class_weight={0: 1.0})
+    positional = (images, labels, 8, 1, 0, None, 0.0, None, False, {0: 1.0})
+    with pytest.raises(ValueError, match="class_weight must not be given"):
+        model.fit(*positional)
     with pytest.raises(ValueError, match="class_weight must not be given"):
         model.train_on_batch(images, labels, class_weight={0: 1.0})
+
+
+def test_a_network_that_ends_in_a_softmax_is_refused():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "softmax")])
+    with pytest.raises(ValueError, match="network must give logits; its last layer is a softmax"):
+        lade_tf.LADEModel(network, COUNTS)
+
+
+def test_xla_is_decided_anew_where_a_model_is_loaded():
+    assert make_model().get_compile_config()["jit_compile"] == "auto"
 
 
 def test_a_loss_and_gradient_accumulation_are_refused():
@@ -181,13 +223,14 @@ def test_a_loss_and_gradient_accumulation_are_refused():
     with pytest.raises(ValueError, match="loss must not be given to LADEModel"):
         model.compile("sgd", loss="mse")
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
-    with pytest.raises(ValueError, match="gradient_accumulation_steps must not be set"):
-        model.compile(optimizer)
+    for wrapped in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
+        with pytest.raises(ValueError, match="gradient_accumulation_steps must not be set"):
+            model.compile(wrapped)
 
 
 def test_labels_out_of_range_stop_fit():
     images, labels = make_data(8)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in 0..3"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be integers in 0..3"):
         make_model().fit(images, labels + 4, verbose=0)
 
 

@@ -168,6 +168,17 @@ def test_an_example_without_weight_has_no_influence():
     assert np.all(gradient[7] == 0) and np.isfinite(gradient).all()
 
 
+def test_a_negative_weight_is_refused():
+    logits, labels, counts = make_batch(3, 5)
+    weight = [1.0, -1.0, 1.0]
+    with pytest.raises(ValueError, match="sample_weight must hold numbers >= 0; got -1.0"):
+        ops.lader(logits, labels, counts, 0.1, sample_weight=weight)
+    compiled = tf.function(
+        lambda f, w: ops.lader(f, labels, counts, 0.1, sample_weight=w), jit_compile=True
+    )
+    assert np.isnan(compiled(logits, tf.constant(weight)).numpy())
+
+
 @pytest.mark.parametrize("estimator", ops.ESTIMATORS)
 def test_an_empty_batch_gives_zero(estimator):
     value, gradient = value_and_gradient(
@@ -199,13 +210,13 @@ def test_statistics_of_half_precision_logits_are_float32(dtype):
     assert value.dtype == tf.float32 and value.numpy() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("label", [-1, 3, 1000])
+@pytest.mark.parametrize("label", [-1, 3, 1000, 2**32, 0.5])
 def test_labels_out_of_range_are_never_a_plausible_number(label):
     logits, counts = np.zeros((2, 3), np.float32), [3, 2, 1]
-    labels = np.array([0, label], np.int32)
-    with pytest.raises(ValueError, match=rf"labels must lie in 0..2; got labels from .*{label}"):
+    labels = np.array([0, label])
+    with pytest.raises(ValueError, match=rf"integers in 0..2; got labels from .*{label}"):
         ops.lader(logits, labels, counts, 0.1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in 0..2"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must be integers in 0..2"):
         tf.function(lambda: ops.lader(logits, labels, counts, 0.1))()
     compiled = tf.function(
         lambda f, y: value_and_gradient_in_graph(f, y, counts, "paper"), jit_compile=True

@@ -1,0 +1,32 @@
+"""Checks of plain arguments; each returns the value ready to use or raises a ValueError."""
+
+import math
+import numbers
+
+
+def check_choice(value, choices, name):
+    """Returns `value`, one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+def check_number(value, name, minimum=-math.inf, above=-math.inf):
+    """Returns `value` as a finite float, at least `minimum` and greater than `above`."""
+    expected = "a finite number"
+    expected += f" >= {minimum}" if minimum > -math.inf else ""
+    expected += f" > {above}" if above > -math.inf else ""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= minimum and number > above):
+        raise ValueError(f"{name} must be {expected}; got {value!r}")
+    return number
+
+
+def check_integer(value, name, minimum):
+    """Returns `value` as an int, at least `minimum`; booleans aren't numbers here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}; got {value!r}")
+    return int(value)
