@@ -14,9 +14,11 @@ class Checkpoint(keras.callbacks.Callback):
     removes, and never one too few.
     """
 
-    def __init__(self, run, steps_per_epoch, batch_size):
+    def __init__(self, run, steps_per_epoch, batch_size, probe):
+        """`probe`: a few images, on which a checkpoint must give finite logits to be kept."""
         super().__init__()
         self.run = run
+        self.probe = probe
         self.steps_per_epoch = steps_per_epoch
         self.images_per_epoch = steps_per_epoch * batch_size
 
@@ -41,10 +43,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _refuse_ruined_weights(self, epoch):
         # The loss of a step is that before its update: the last one of an epoch is seen only here.
-        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+        if not np.isfinite(self.model.predict_on_batch(self.probe)).all():
             step = (epoch + 1) * self.steps_per_epoch
             raise FloatingPointError(
-                f"a weight isn't finite after step {step} (the end of epoch {epoch + 1}). "
+                f"the logits aren't finite after step {step} (the end of epoch {epoch + 1}). "
                 + last_good(self.run, epoch)
             )
 

@@ -45,6 +45,7 @@ flags.DEFINE_enum("estimator", None, lade_tf.ops.ESTIMATORS, "LADE: equations or
 flags.DEFINE_float("alpha", None, "LADE: weight of LADER.", lower_bound=0)
 flags.DEFINE_float("remine_lambda", None, "LADE: weight of T² in LADER.", lower_bound=0)
 
+PROBE_IMAGES = 32
 CONFIG_FLAGS = ("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size")
 OVERRIDE_FLAGS = (*CONFIG_FLAGS, "learning_rate", "l2", "estimator", "alpha", "remine_lambda")
 
@@ -77,7 +78,7 @@ def train(config, data, run, model):
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             StopOnNaN(run, steps),
-            Checkpoint(run, steps, config["batch_size"]),
+            Checkpoint(run, steps, config["batch_size"], probe=data.test.images[:PROBE_IMAGES]),
             keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False),
         ],
     )

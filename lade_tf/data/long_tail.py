@@ -11,7 +11,7 @@ def long_tailed_counts(per_class, num_classes, imbalance_ratio):
     """Returns `exponential_counts`, [classes] int64, none of them 0.
 
     Raises:
-        ValueError: for a ratio below 1, not finite, or so large that a class is left without images.
+        ValueError: for a ratio below 1, not finite, or so large that a class gets no image.
     """
     counts = exponential_counts(per_class, num_classes, imbalance_ratio)
     if counts.min() == 0:
