@@ -164,7 +164,7 @@ class RunFolder:
         ):
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
 
 
 @dataclasses.dataclass(frozen=True)

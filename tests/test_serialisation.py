@@ -29,19 +29,36 @@ LAYERS = {
     "BatchNormalization": lambda: lade_tf.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
     "PriorAdaptLayer": lambda: lade_tf.PriorAdaptLayer([0.4, 0.3, 0.2, 0.1], np.full(4, 0.25)),
 }
+METRICS = {
+    "ExpectedCalibrationError": lambda: lade_tf.metrics.ExpectedCalibrationError(15, True),
+    "ClasswiseCalibrationError": lambda: lade_tf.metrics.ClasswiseCalibrationError(15, True),
+    "BrierScore": lambda: lade_tf.metrics.BrierScore(from_logits=True, name="mine"),
+    "NegativeLogLikelihood": lambda: lade_tf.metrics.NegativeLogLikelihood(dtype="float32"),
+    "PerClassAccuracy": lambda: lade_tf.metrics.PerClassAccuracy(4),
+    "ShotAccuracy": lambda: lade_tf.metrics.ShotAccuracy(np.array(COUNTS)),
+    "MacroF1": lambda: lade_tf.metrics.MacroF1(4, name="mine"),
+}
 OTHERS = {
     "SGD": lambda: lade_tf.optimizers.SGD(0.3, 0.8, 1e-3, ["bias"]),
     "WarmupStepDecay": lambda: lade_tf.optimizers.WarmupStepDecay(0.2, 42),
     "CosineByEpoch": lambda: lade_tf.optimizers.CosineByEpoch(0.2, 42, 90),
 }
-EVERYTHING = {**LOSSES, **MODELS, **LAYERS, **OTHERS}
+EVERYTHING = {**LOSSES, **MODELS, **LAYERS, **METRICS, **OTHERS}
 
 
 def public_classes():
-    rooms = (lade_tf, lade_tf.losses, lade_tf.layers, lade_tf.models, lade_tf.optimizers)
+    rooms = (
+        lade_tf,
+        lade_tf.losses,
+        lade_tf.layers,
+        lade_tf.metrics,
+        lade_tf.models,
+        lade_tf.optimizers,
+    )
     keras_types = (
         keras.losses.Loss,
         keras.layers.Layer,
+        keras.metrics.Metric,
         keras.optimizers.Optimizer,
         keras.optimizers.schedules.LearningRateSchedule,
     )
@@ -72,6 +89,15 @@ def test_a_loss_gives_the_same_value(name):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
     logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     assert again([0, 1, 2, 3, 0], logits).numpy() == original([0, 1, 2, 3, 0], logits).numpy()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_gives_the_same_value(name):
+    original = METRICS[name]()
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
+    batch = [0, 1, 2, 3], np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
+    results = keras.tree.flatten(again(*batch)), keras.tree.flatten(original(*batch))
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -81,10 +81,45 @@ def shot_accuracy(predictions, labels, class_counts, sample_weight=None):
     """
     counts = check_class_counts(class_counts)
     class_accuracy = per_class_accuracy(predictions, labels, len(counts), sample_weight)
-    many, few = counts > MANY_ABOVE, counts < FEW_BELOW
-    groups = {"many": many, "medium": ~(many | few), "few": few}
     tested = ~np.isnan(class_accuracy)
-    return {name: _mean_or_none(class_accuracy[group & tested]) for name, group in groups.items()}
+    return {
+        name: _mean_or_none(class_accuracy[group & tested])
+        for name, group in shot_groups(counts).items()
+    }
+
+
+def shot_groups(counts):
+    """Returns {"many", "medium", "few"}: which classes belong to the group, boolean [classes]."""
+    many, few = counts > MANY_ABOVE, counts < FEW_BELOW
+    return {"many": many, "medium": ~(many | few), "few": few}
+
+
+def macro_f1(predictions, labels, sample_weight=None):
+    """Mean F1 score of the classes that occur among the labels or the predictions.
+
+    A class's F1 is the harmonic mean of its precision and recall, 2 hits / (samples of the class +
+    predictions of it): 0 for a class that is predicted but has no test sample, as in scikit-learn.
+
+    Args:
+        predictions: Predicted classes, integers [samples].
+        labels: True classes, integers [samples].
+        sample_weight: How many times each sample occurs, [samples]; None means once.
+
+    Returns:
+        A float in 0..1.
+
+    Raises:
+        ValueError: As `accuracy`.
+    """
+    labels = check_class_indices("labels", labels)
+    predictions = check_class_indices("predictions", predictions, len(labels))
+    weight = check_sample_weight(sample_weight, len(labels))
+    num_classes = max(labels.max(), predictions.max()) + 1
+    hits = np.bincount(labels, weights=weight * (predictions == labels), minlength=num_classes)
+    occurrences = np.bincount(labels, weights=weight, minlength=num_classes)
+    occurrences += np.bincount(predictions, weights=weight, minlength=num_classes)
+    seen = occurrences > 0
+    return float(np.mean(2 * hits[seen] / occurrences[seen]))
 
 
 def _mean_or_none(values):
