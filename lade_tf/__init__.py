@@ -3,7 +3,7 @@
 An implementation of LADE (Hong et al., CVPR 2021) for Keras and TensorFlow.
 """
 
-from lade_tf import data, layers, losses, metrics, models, ops, optimizers, priors
+from lade_tf import data, label_shift, layers, losses, metrics, models, ops, optimizers, priors
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models import AdaptedModel, LADEModel, adapt
 
@@ -15,6 +15,7 @@ __all__ = [
     "PriorAdaptLayer",
     "adapt",
     "data",
+    "label_shift",
     "layers",
     "losses",
     "metrics",

@@ -1,0 +1,37 @@
+"""Estimators of an unknown target prior from unlabelled target predictions, and how far to trust
+them.
+
+The assumption everywhere is label shift: p(x|y) is the same in source and target, p(y) is not.
+"""
+
+from lade_tf.label_shift.bbse import bbse
+from lade_tf.label_shift.calibration import BiasCorrectedTemperature, fit_bias_corrected_temperature
+from lade_tf.label_shift.confusion import confusion_matrix
+from lade_tf.label_shift.diagnostics import (
+    LabelShiftTest,
+    condition_number,
+    effective_sample_size,
+    label_shift_test,
+)
+from lade_tf.label_shift.em import EMFit, em, fit_em
+from lade_tf.label_shift.estimate import PriorEstimate, estimate
+from lade_tf.label_shift.rlls import rlls
+from lade_tf.label_shift.simplex import project_to_simplex
+
+__all__ = [
+    "BiasCorrectedTemperature",
+    "EMFit",
+    "LabelShiftTest",
+    "PriorEstimate",
+    "bbse",
+    "condition_number",
+    "confusion_matrix",
+    "effective_sample_size",
+    "em",
+    "estimate",
+    "fit_bias_corrected_temperature",
+    "fit_em",
+    "label_shift_test",
+    "project_to_simplex",
+    "rlls",
+]

@@ -1,0 +1,121 @@
+"""Bias-corrected temperature scaling of predicted probabilities."""
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+
+from lade_tf.label_shift.checks import check_source, require_every_class
+from lade_tf.label_shift.confusion import label_shares
+from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
+
+# Entries of a block of rows: few enough to stay in a core's cache between two uses.
+BLOCK_ENTRIES = 2**18
+LARGEST_TEMPERATURE = 100.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BiasCorrectedTemperature:
+    """The map p -> softmax(log p / temperature + biases) (Alexandari et al., ICML 2020).
+
+    Attributes:
+        temperature: A positive float.
+        biases: [classes] float64 with mean 0.
+    """
+
+    temperature: float
+    biases: np.ndarray
+
+    def __call__(self, probs):
+        """Returns the calibrated probabilities [samples, classes], in the dtype of `probs`."""
+        dtype = np.result_type(probs, np.float32)
+        calibrated = np.empty(probs.shape, dtype)
+        for rows in row_blocks(probs):
+            scores = _log(probs[rows]) / self.temperature + self.biases
+            calibrated[rows] = _softmax(scores)[0]
+        return calibrated
+
+
+def fit_bias_corrected_temperature(source_probs, source_labels):
+    """Fits temperature and biases to a labelled sample by its negative log-likelihood.
+
+    Afterwards the mean calibrated probability of every class is the class's share in the sample,
+    so the calibrated posteriors carry the sample's own prior.
+
+    Args:
+        source_probs: Predicted probabilities [samples, classes], unseen in training.
+        source_labels: True classes, integers [samples]; every class occurs.
+
+    Returns:
+        A BiasCorrectedTemperature.
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range;
+            a class has no sample.
+    """
+    source_probs, source_labels = check_source(source_probs, source_labels)
+    require_every_class(source_labels, source_probs.shape[1], "its bias has no finite optimum")
+    return solve_calibration(source_probs, source_labels)
+
+
+def solve_calibration(probs, labels):
+    """Bias-corrected temperature of checked arrays, by L-BFGS; the problem is convex."""
+    num_classes = probs.shape[1]
+    shares = label_shares(labels, num_classes)
+    log_probs = np.empty(probs.shape, np.result_type(probs, np.float32))
+    for rows in row_blocks(probs):
+        log_probs[rows] = _log(probs[rows])
+    # The curvature along a bias is about the class's share: this scale evens it out.
+    scale = 1 / np.sqrt(shares)
+
+    def objective(parameters):
+        loss, slope, bias = _nll_and_gradient(log_probs, labels, parameters[0], _biases(parameters))
+        return loss, np.concatenate([[slope], scale * bias])
+
+    def _biases(parameters):
+        return scale * parameters[1:]
+
+    start = np.concatenate([[1.0], np.zeros(num_classes)])
+    bounds = [(1 / LARGEST_TEMPERATURE, None)] + [(None, None)] * num_classes
+    options = {"maxiter": 1000, "maxfun": 2000, "gtol": 1e-7, "ftol": 1e-13}
+    best = scipy.optimize.minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
+    biases = _biases(best)
+    return BiasCorrectedTemperature(float(1 / best[0]), biases - biases.mean())
+
+
+def row_blocks(array):
+    """Yields slices that cover the rows of a [samples, classes] array, a cache-sized block each."""
+    rows = max(1, BLOCK_ENTRIES // array.shape[1])
+    for start in range(0, len(array), rows):
+        yield slice(start, start + rows)
+
+
+def _nll_and_gradient(log_probs, labels, slope, biases):
+    """Mean loss of softmax(slope·log_probs + biases) and its gradients by slope and by biases."""
+    loss, slope_gradient, bias_gradient = 0.0, 0.0, np.zeros_like(biases)
+    for rows in row_blocks(log_probs):
+        block, true = log_probs[rows].astype(np.float64), labels[rows]
+        index = np.arange(len(true)), true
+        scores = slope * block + biases
+        true_score = scores[index].sum()
+        posteriors, log_normalizer = _softmax(scores)
+        loss += log_normalizer.sum() - true_score
+        slope_gradient += np.einsum("nc,nc->", posteriors, block) - block[index].sum()
+        bias_gradient += posteriors.sum(axis=0) - np.bincount(true, minlength=len(biases))
+    return tuple(part / len(labels) for part in (loss, slope_gradient, bias_gradient))
+
+
+def _softmax(scores):
+    """Softmax of float64 scores, written over them, and the log of its normaliser, [samples]."""
+    largest = scores.max(axis=1, keepdims=True)
+    scores -= largest
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1, keepdims=True)
+    scores /= total
+    return scores, (largest + np.log(total))[:, 0]
+
+
+def _log(probs):
+    return np.log(np.maximum(probs.astype(np.float64), SMALLEST_PROBABILITY))

@@ -1,0 +1,166 @@
+"""An estimated prior with confidence intervals and diagnostics."""
+
+import dataclasses
+
+import numpy as np
+
+from lade_tf.checks import check_choice, check_integer, check_number
+from lade_tf.label_shift.bbse import bbse, solve_bbse
+from lade_tf.label_shift.checks import check_samples
+from lade_tf.label_shift.confusion import class_means
+from lade_tf.label_shift.diagnostics import (
+    effective_sample_size,
+    matrix_condition,
+    run_label_shift_test,
+    warn_unless_label_shift,
+)
+from lade_tf.label_shift.em import fit_em, solve_em
+from lade_tf.label_shift.resampling import resample_source
+from lade_tf.label_shift.rlls import rlls, solve_rlls
+from lade_tf.priors import check_prior
+
+METHODS = ("bbse", "rlls", "em")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PriorEstimate:
+    """An estimated target prior and how far to trust it.
+
+    Attributes:
+        prior: [classes] float64, sums to 1.
+        low, high: [classes] ends of the bootstrap percentile intervals of the estimate before any
+            shrinking; None without bootstrap.
+        shrinkage: Share of `shrink_to` in `prior`, 0..1; 0 where nothing is shrunk.
+        condition_number: Of the confusion matrix.
+        effective_sample_size: Of the source sample weighted to `prior`.
+        iterations, last_change: Where EM ended; None for the other methods.
+        residual, p_value: Of the label shift test; None without bootstrap.
+    """
+
+    prior: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    shrinkage: float
+    condition_number: float
+    effective_sample_size: float
+    iterations: int | None
+    last_change: float | None
+    residual: float | None
+    p_value: float | None
+
+
+def estimate(
+    method,
+    source_probs,
+    source_labels,
+    target_probs,
+    bootstrap=200,
+    seed=0,
+    confidence=0.95,
+    shrink_to=None,
+    **options,
+):
+    """Estimates a target prior with confidence intervals, diagnostics and a label shift test.
+
+    The bootstrap redraws the source within its classes and the target freely, and repeats the whole
+    estimate, calibration included. Shrinking moves the estimate towards `shrink_to` by
+    min(1, Σ variance / squared distance between the two): all the way where the distance is no more
+    than the noise explains.
+
+    Args:
+        method: "bbse", "rlls" or "em".
+        source_probs: Predicted probabilities of the labelled sample [source samples, classes],
+            unseen in training.
+        source_labels: Its true classes, integers [source samples].
+        target_probs: Predicted probabilities [target samples, classes] of the same classifier.
+        bootstrap: Number of resamples; 0 leaves out intervals and label shift test.
+        seed: Of the resampling.
+        confidence: Of the intervals, between 0 and 1.
+        shrink_to: A prior [classes] to shrink towards, the training prior say; None doesn't shrink.
+        **options: What else the method's own function takes.
+
+    Returns:
+        A PriorEstimate.
+
+    Raises:
+        ValueError: As the method's own function; `shrink_to` isn't a prior of these classes or is
+            given without bootstrap.
+    """
+    check_choice(method, METHODS, "method")
+    bootstrap = check_integer(bootstrap, "bootstrap", minimum=0)
+    rng = np.random.default_rng(check_integer(seed, "seed", minimum=0))
+    if not 0 < check_number(confidence, "confidence") < 1:
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}")
+    samples = check_samples(source_probs, source_labels, target_probs)
+    num_classes = samples[0].shape[1]
+    if shrink_to is not None:
+        shrink_to = check_prior(shrink_to, num_classes, name="shrink_to")
+        if bootstrap < 2:
+            raise ValueError(f"bootstrap must be at least 2 to shrink; got {bootstrap}")
+    prior, iterations, last_change = _fit(method, samples, options)
+    low, high, shrinkage, residual, p_value = None, None, 0.0, None, None
+    if bootstrap:
+        draws = bootstrap_priors(method, samples, options, bootstrap, rng)
+        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        if shrink_to is not None:
+            shrinkage = shrinkage_intensity(prior, shrink_to, draws)
+            prior = (1 - shrinkage) * prior + shrinkage * shrink_to
+        test = run_label_shift_test(*samples, bootstrap, rng)
+        warn_unless_label_shift(test)
+        residual, p_value = test.residual, test.p_value
+    soft = options.get("soft", method == "em")
+    return PriorEstimate(
+        prior=prior,
+        low=low,
+        high=high,
+        shrinkage=shrinkage,
+        condition_number=matrix_condition(class_means(*samples[:2], soft)),
+        effective_sample_size=effective_sample_size(prior, samples[1]),
+        iterations=iterations,
+        last_change=last_change,
+        residual=residual,
+        p_value=p_value,
+    )
+
+
+def shrinkage_intensity(prior, shrink_to, draws):
+    """The share of `shrink_to` that makes the expected squared error least, [0, 1].
+
+    Args:
+        prior: The estimate [classes].
+        shrink_to: [classes].
+        draws: Bootstrap estimates [resamples, classes], whose variance stands for the estimate's.
+
+    Returns:
+        A float.
+    """
+    variance = draws.var(axis=0, ddof=1).sum()
+    distance = ((prior - shrink_to) ** 2).sum()
+    return float(variance / distance) if variance < distance else 1.0
+
+
+def _fit(method, samples, options):
+    """Returns the prior, and for EM the iterations and the last change."""
+    if method == "em":
+        return fit_em(*samples, **options)
+    estimator = bbse if method == "bbse" else rlls
+    return estimator(*samples, **options), None, None
+
+
+def bootstrap_priors(method, samples, options, resamples, rng):
+    """Returns the estimates of resampled samples, [resamples, classes]."""
+    source_probs, labels, target_probs = samples
+    draws = np.empty((resamples, source_probs.shape[1]))
+    for draw in draws:
+        source = resample_source(labels, source_probs.shape[1], rng)
+        target = rng.integers(len(target_probs), size=len(target_probs))
+        draw[:] = _solve(
+            method, (source_probs[source], labels[source], target_probs[target]), options
+        )
+    return draws
+
+
+def _solve(method, samples, options):
+    if method == "em":
+        return solve_em(*samples, **options).prior
+    return {"bbse": solve_bbse, "rlls": solve_rlls}[method](*samples, **options)
