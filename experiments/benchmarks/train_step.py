@@ -25,8 +25,8 @@ from absl import flags
 
 import lade_tf
 from lade_tf import backbones, priors
-from lade_tf.backbones import resnet32 as resnet32_module
 from lade_tf.data import ImageData, Split
+from lade_tf.layers import BatchNormalization
 from lade_tf.optimizers import SGD
 
 FLAGS = flags.FLAGS
@@ -56,6 +56,13 @@ def make_network():
     return keras.Model(images, backbones.classifier_head(backbones.resnet32()(scaled), 100))
 
 
+def with_keras_batch_norm(layer):
+    """Returns a copy of a layer, and of a fused batch normalisation the one of Keras."""
+    is_fused = isinstance(layer, BatchNormalization)
+    kind = keras.layers.BatchNormalization if is_fused else type(layer)
+    return kind.from_config(layer.get_config())
+
+
 def make_step(model, loss, batches):
     """Returns a function that runs one training step of the compiled model on the next batch."""
     model.compile(SGD(0.01, l2=5e-4), loss)
@@ -74,10 +81,10 @@ def make_steps(data):
         "cross_entropy": make_step(lade_tf.AdaptedModel(make_network(), COUNTS), softmax, resident),
         "lade_pipeline": make_step(lade_tf.LADEModel(make_network(), COUNTS), None, pipeline),
     }
-    fused = resnet32_module.BatchNormalization
-    resnet32_module.BatchNormalization = keras.layers.BatchNormalization
-    plain = lade_tf.AdaptedModel(make_network(), COUNTS)
-    resnet32_module.BatchNormalization = fused
+    plain = keras.models.clone_model(
+        make_network(), clone_function=with_keras_batch_norm, recursive=True
+    )
+    plain = lade_tf.AdaptedModel(plain, COUNTS)
     return {**steps, "keras_batch_norm": make_step(plain, softmax, resident)}
 
 

@@ -17,8 +17,9 @@ def rlls(source_probs, source_labels, target_probs, soft=False, regularization=0
 
     The ratio target prior / source prior is 1 + θ, where θ minimises |J·θ - b| + Δ·|θ| (Euclidean
     norms), J is the joint confusion matrix of the source, b the target's mean prediction minus the
-    source's, and Δ is `regularization` times a bound on the error of J: the full bound is so wide
-    that it mostly answers "no shift", the default is the authors' own. The prior is projected back where it leaves the simplex.
+    source's, and Δ is `regularization` times a bound on the error of J. The full bound is so wide
+    that it mostly answers "no shift"; the default factor is the one of the authors' code. The prior
+    is projected back where it leaves the simplex.
 
     Args:
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],

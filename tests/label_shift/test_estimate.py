@@ -54,6 +54,7 @@ def test_estimate_is_the_plain_one_with_its_interval(method):
     assert (other.low != result.low).any()
 
 
+@pytest.mark.filterwarnings("ignore:the target doesn't look")
 @pytest.mark.parametrize("method", METHODS)
 def test_intervals_narrow_with_confidence_and_sample_size(method):
     def width(size, confidence):

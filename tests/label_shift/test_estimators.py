@@ -41,7 +41,9 @@ def check_recovery(size, ratio, em_bound, matrix_bound, seed=0):
     assert (samples[0].argmax(axis=1) == samples[1]).mean() >= 0.9
     assert (samples[2].argmax(axis=1) == target_labels).mean() >= 0.9
     counted = l1(np.bincount(target_labels, minlength=10) / size, target_prior)
-    errors = {estimator.__name__: l1(estimator(*samples), target_prior) for estimator in ESTIMATORS}
+    errors = {
+        estimator.__name__: float(l1(estimator(*samples), target_prior)) for estimator in ESTIMATORS
+    }
     print(f"L1 errors, {size} samples: counting the labels {counted:.4f}", errors)
     assert l1(source_prior, target_prior) > 0.5 and counted < 0.02
     assert errors.pop("em") < em_bound
