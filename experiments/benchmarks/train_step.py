@@ -117,7 +117,10 @@ def peak_operations():
 def ratio(seconds, name, reference):
     """Returns the median of the blocks' ratios and its quartiles."""
     low, median, high = np.percentile(seconds[name] / seconds[reference], [25, 50, 75])
-    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
+    return {
+        "median": round(float(median), 3),
+        "quartiles": [round(float(low), 3), round(float(high), 3)],
+    }
 
 
 def main():

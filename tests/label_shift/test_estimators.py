@@ -166,6 +166,16 @@ def test_em_is_the_written_out_iteration():
     np.testing.assert_allclose(fit.prior, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("share", [1e-3, 1e-12, 1e-30, 0.0])
+def test_em_step_with_a_rare_class(share):
+    posteriors = small_samples(size=50)[2]
+    prior = np.array([0.5, 0.3, 0.2 - share, share])
+    adapted = posteriors * prior / 0.25
+    expected = (adapted / adapted.sum(axis=1, keepdims=True)).mean(axis=0)
+    step = em_step(posteriors, np.full(4, 0.25), prior)
+    np.testing.assert_allclose(step, expected, rtol=1e-12)
+
+
 def test_em_runs_on_the_calibrated_posteriors():
     source_probs, labels, target_probs = small_samples()
     sharp_source, sharp_target = (
