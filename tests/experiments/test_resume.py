@@ -44,6 +44,7 @@ def weights(path):
 
 
 def assert_same_run(actual, expected):
+    """Asserts that two run folders hold the same numbers, bit for bit."""
     assert history(actual) == history(expected)
     actual_weights, expected_weights = (
         weights(folder / "last.weights.h5") for folder in (actual, expected)
