@@ -135,7 +135,7 @@ def report(result, run):
 
 def main():
     # With more, two convolutions at a time share the cores differently from run to run, and their
-    # sums are rounded differently; one at a time is repeatable bit for bit, and no slower.
+    # sums are rounded differently; one at a time is all but repeatable, and no slower.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     provenance = runs.provenance()
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
