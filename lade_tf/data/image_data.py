@@ -156,7 +156,7 @@ class ImageData:
         stream = stream.map(gather_batch, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
         num_batches = (epochs - initial_epoch) * steps
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return stream.prefetch(PARALLEL_BATCHES).with_options(_own_threads())
+        return stream.prefetch(PARALLEL_BATCHES)
 
     def test_batches(self, batch_size):
         """Streams every test image once, in stored order, the last batch as small as need be.
@@ -173,18 +173,6 @@ class ImageData:
         stream = tf.data.Dataset.from_tensor_slices((self.test.images, self.test.labels))
         stream = stream.batch(batch_size)
         return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(1)
-
-
-def _own_threads():
-    """Keeps the stream out of the thread pool of the training step.
-
-    How a CPU's convolutions are split, and so how their sums are rounded, depends on what else
-    runs in that pool.
-    """
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = PARALLEL_BATCHES
-    options.threading.max_intra_op_parallelism = 1
-    return options
 
 
 def _epoch_seed(seed, epoch):
