@@ -80,13 +80,7 @@ def check_flags():
 def main():
     check_flags()
     saved = load_logits()
-    results = {}
-    for name in FLAGS.target_prior:
-        told, test = (
-            evaluation.resolve_prior(text, saved.counts, evaluation.per_class(saved))
-            for text in (name, FLAGS.test_prior or name)
-        )
-        results[name] = evaluation.evaluate(saved, told, test)
+    results = evaluation.evaluate_priors(saved, FLAGS.target_prior, FLAGS.test_prior)
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
     print(evaluation.format_table(results, first_column="model is told"))
     if FLAGS.output:

@@ -85,12 +85,15 @@ def per_class(saved):
     return int(np.bincount(saved.labels, minlength=len(saved.counts)).min())
 
 
-def evaluate_priors(saved, names):
-    """Returns {name: metrics} where the model is told each prior and the test set follows it."""
+def evaluate_priors(saved, names, test_name=None):
+    """Returns {name: metrics}, the model told each prior and tested on it, or on `test_name`."""
     results = {}
     for name in names:
-        prior = resolve_prior(name, saved.counts, per_class(saved))
-        results[name] = evaluate(saved, prior, prior)
+        told, test = (
+            resolve_prior(text, saved.counts, per_class(saved))
+            for text in (name, test_name or name)
+        )
+        results[name] = evaluate(saved, told, test)
     return results
 
 

@@ -47,8 +47,10 @@ flags.DEFINE_float("alpha", None, "LADE: weight of LADER.", lower_bound=0)
 flags.DEFINE_float("remine_lambda", None, "LADE: weight of T² in LADER.", lower_bound=0)
 
 PROBE_IMAGES = 32
-CONFIG_FLAGS = ("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size")
-OVERRIDE_FLAGS = (*CONFIG_FLAGS, "learning_rate", "l2", "estimator", "alpha", "remine_lambda")
+OVERRIDE_FLAGS = (
+    *("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size"),
+    *("learning_rate", "l2", "estimator", "alpha", "remine_lambda"),
+)
 
 
 def default_run_dir(config):
