@@ -19,7 +19,6 @@ import keras
 import methods
 import recipes
 import runs
-import tensorflow as tf
 from absl import flags
 from callbacks import Checkpoint, StopOnNaN
 
@@ -136,9 +135,6 @@ def report(result, run):
 
 
 def main():
-    # With more, two convolutions at a time share the cores differently from run to run, and their
-    # sums are rounded differently; one at a time is all but repeatable, and no slower.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     provenance = runs.provenance()
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)

@@ -74,9 +74,11 @@ class SGD(keras.optimizers.Optimizer):
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         if self._l2_factors[index]:
             gradient += self._l2_factors[index] * variable
-        step = self.momentum * velocity + gradient
-        self.assign(velocity, step)
-        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
+        # Not as one sum: TensorFlow would make it an AddN of three, which adds in an order that
+        # depends on which buffer is free, and runs would differ in their last bits.
+        self.assign(velocity, self.momentum * velocity)
+        self.assign_add(velocity, gradient)
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * velocity)
 
     def get_config(self):
         """Returns the arguments as JSON-able values."""

@@ -61,17 +61,7 @@ def assert_same_run(actual, expected):
     assert results[0]["metrics"] == results[1]["metrics"]
 
 
-def assert_close_run(actual, expected):
-    """Asserts the same of runs whose multi-threaded convolutions round differently."""
-    for one, other in zip(history(actual), history(expected), strict=True):
-        assert one.keys() == other.keys()
-        for name, value in other.items():
-            assert float(one[name]) == pytest.approx(float(value), rel=1e-2, abs=5e-3), name
-    results = [json.loads((folder / "result.json").read_text()) for folder in (actual, expected)]
-    assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], rel=0.05, abs=5e-3)
-
-
-def check_kill_and_resume(tmp_path, *flags, seconds, assert_same):
+def check_kill_and_resume(tmp_path, *flags, seconds):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for folder in (killed, whole):
         folder.mkdir()
@@ -79,19 +69,17 @@ def check_kill_and_resume(tmp_path, *flags, seconds, assert_same):
     run("train.py", *flags, cwd=whole)
     kill_in_the_middle_of_an_epoch(*flags, cwd=killed, seconds=seconds)
     run("train.py", *flags, cwd=killed)
-    assert_same(killed / "run", whole / "run")
+    assert_same_run(killed / "run", whole / "run")
     return json.loads((whole / "run" / "result.json").read_text())
 
 
 def test_a_killed_digits_run_resumes_exactly(tmp_path):
-    check_kill_and_resume(
-        tmp_path, *TINY[:1], "--epochs=40", seconds=0.5, assert_same=assert_same_run
-    )
+    check_kill_and_resume(tmp_path, *TINY[:1], "--epochs=40", seconds=0.5)
 
 
 @pytest.mark.slow
 def test_a_killed_cifar_run_resumes_and_learns(tmp_path, shared_data):
-    # Three epochs: with fewer the scaled schedule drops the learning rate in the first one.
+    # Three epochs: TensorFlow reorders a step's operations after some 90 steps.
     flags = ("--dataset=cifar100_lt", f"--data_dir={shared_data / 'data' / 'tfds'}", "--epochs=3")
-    result = check_kill_and_resume(tmp_path, *flags, seconds=6, assert_same=assert_close_run)
+    result = check_kill_and_resume(tmp_path, *flags, seconds=6)
     assert result["metrics"]["accuracy"] > 0.02  # twice chance
