@@ -59,8 +59,10 @@ def load_run(path):
     path = pathlib.Path(path)
     if not (path / "result.json").exists():
         raise ValueError(f"{path} must hold a finished run; it has no result.json")
-    config = runs.read_json(path / "result.json")["config"]
-    return Run(path, config, runs.SavedLogits.load(path / "test_logits.npz"))
+    result = runs.read_json(path / "result.json")
+    if "config" not in result:
+        raise ValueError(f"{path / 'result.json'} must hold the run's config")
+    return Run(path, result["config"], runs.SavedLogits.load(path / "test_logits.npz"))
 
 
 def find_runs(folder):
@@ -74,8 +76,9 @@ def find_runs(folder):
 def paired_bootstrap(correct, other_correct, weights, resamples=2000, seed=0):
     """Compares the accuracies of two classifiers on the same test images.
 
-    The images are resampled within nothing: each resample draws them with replacement, the same
-    for both, so what is hard for both cancels out.
+    Every resample draws as many images as there are, with replacement over the whole test set, and
+    serves both, so images that are hard for both cancel out. The interval covers the choice of
+    test images, not the training seed or the draw of the training subset.
 
     Args:
         correct, other_correct: [samples] booleans, whether each classifier is right.

@@ -1,38 +1,52 @@
 """From saved logits to metrics: what the model is told, and what the test set is like.
 
 The test set is balanced. A test prior weights its classes, which gives the exact expectation of a
-metric under that prior (method.md, "Shifted test sets"): nothing is drawn.
+metric over all test sets of that label distribution; one of them can be drawn as well.
 """
 
 import numpy as np
-import tensorflow as tf
 
 from lade_tf import metrics, priors
-from lade_tf.checks import check_number
+from lade_tf.blocks import row_blocks
+from lade_tf.checks import check_integer, check_number
 
 SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
+# Section 4.3 of the paper, in the order of its tables 6 and 9.
+PROTOCOL = (
+    *(f"forward:{ratio}" for ratio in (50, 25, 10, 5, 2)),
+    "uniform",
+    *(f"backward:{ratio}" for ratio in (2, 5, 10, 25, 50)),
+)
+HEADINGS = {"accuracy_se": "± se", "accuracy_drawn": "drawn"}
+PRIOR_NAMES = (
+    "uniform, train, forward:RATIO, backward:RATIO, dirichlet:CONCENTRATION:SEED or the path of "
+    "a .json file"
+)
 
 
 def check_prior_name(name):
     """Raises a ValueError unless `name` is one that `resolve_prior` understands."""
-    direction, _, ratio = name.partition(":")
-    if direction in priors.DIRECTIONS and ratio:
-        check_number(ratio, f"the ratio in {name!r}", minimum=1)
+    kind, *values = name.split(":")
+    if kind in priors.DIRECTIONS and len(values) == 1 and values[0]:
+        check_number(values[0], f"the ratio in {name!r}", minimum=1)
+    elif kind == "dirichlet" and len(values) == 2:
+        check_number(values[0], f"the concentration in {name!r}", above=0)
+        seed = int(values[1]) if values[1].isdecimal() else values[1]
+        check_integer(seed, f"the seed in {name!r}", minimum=0)
     elif name not in ("uniform", "train") and not name.endswith(".json"):
-        raise ValueError(
-            "a prior must be uniform, train, forward:RATIO, backward:RATIO or the path of a .json "
-            f"file; got {name!r}"
-        )
+        raise ValueError(f"a prior must be {PRIOR_NAMES}; got {name!r}")
 
 
-def resolve_prior(name, class_counts, per_class):
+def resolve_prior(name, class_counts, per_class, reading="notebook"):
     """Returns the prior that a flag names, [C].
 
     Args:
         name: "uniform", "train", "forward:R" or "backward:R" (section 4.3 of the paper, R the
-            imbalance ratio) or the path of a prior.json.
+            imbalance ratio), "dirichlet:A:SEED" (one draw, all concentrations A) or the path of a
+            prior.json.
         class_counts: [C] training counts.
         per_class: test images per class; the shifted sets are made of whole images.
+        reading: of section 4.3's formula, "notebook" or "paper" (`priors.shifted_counts`).
 
     Raises:
         ValueError: if `name` names no prior, or a ratio that leaves a class without an image.
@@ -46,8 +60,10 @@ def resolve_prior(name, class_counts, per_class):
         return priors.class_prior(class_counts, "error" if np.all(class_counts) else "smooth")
     if name.endswith(".json"):
         return priors.load_prior(name, num_classes)
-    direction, _, ratio = name.partition(":")
-    counts = priors.shifted_counts(per_class, class_counts, ratio, direction)
+    kind, value, *seed = name.split(":")
+    if kind == "dirichlet":
+        return np.random.default_rng(int(seed[0])).dirichlet(np.full(num_classes, float(value)))
+    counts = priors.shifted_counts(per_class, class_counts, value, kind, reading)
     if counts.min() == 0:
         raise ValueError(
             f"{name} leaves a class without an image: the test set has {per_class} a class, so the "
@@ -59,16 +75,49 @@ def resolve_prior(name, class_counts, per_class):
 def adapt(logits, source_prior, target_prior):
     """Returns probabilities [samples, C]: softmax(f − log p_s + log p_t), equation 4."""
     with np.errstate(divide="ignore"):  # a target prior may be 0
-        shift = np.log(target_prior) - np.log(source_prior)
-    return tf.nn.softmax(logits + shift.astype(logits.dtype)).numpy()
+        shift = (np.log(target_prior) - np.log(source_prior)).astype(logits.dtype)
+    probabilities = np.empty_like(logits)
+    for rows in row_blocks(logits):
+        block = logits[rows] + shift
+        block -= block.max(axis=1, keepdims=True)
+        np.exp(block, out=block)
+        np.divide(block, block.sum(axis=1, keepdims=True), out=probabilities[rows])
+    return probabilities
 
 
-def evaluate(saved, target_prior, test_prior):
-    """Returns the metrics of `SavedLogits` told `target_prior` on classes as in `test_prior`."""
+def evaluate(saved, target_prior, test_prior, draw_seed=None):
+    """Returns the metrics of `SavedLogits` told `target_prior` on classes as in `test_prior`.
+
+    `accuracy_se` is the standard error of `accuracy`; with a `draw_seed`, `accuracy_drawn` is the
+    accuracy on one drawn test set.
+    """
+    weights = class_weights(saved.labels, test_prior)
     probabilities = adapt(saved.logits, saved.source_prior, target_prior)
-    return metrics.classification_report(
-        probabilities, saved.labels, saved.counts, class_weights(saved.labels, test_prior)
-    )
+    report = metrics.classification_report(probabilities, saved.labels, saved.counts, weights)
+    predictions = probabilities.argmax(axis=1)
+    accuracy, error = metrics.expected_accuracy(predictions, saved.labels, test_prior)
+    drawn = {}
+    if draw_seed is not None:
+        images = draw(saved.labels, test_prior, draw_seed)
+        drawn["accuracy_drawn"] = float(np.mean(predictions[images] == saved.labels[images]))
+    return {"accuracy": accuracy, "accuracy_se": error, **drawn, **{**report, "accuracy": accuracy}}
+
+
+def drawn_counts(test_prior, per_class):
+    """Returns [C] class sizes of the largest test set that `per_class` images a class allow."""
+    # What is a whole number but for rounding is that number.
+    return np.floor(per_class * test_prior / test_prior.max() + 1e-6).astype(np.int64)
+
+
+def draw(labels, test_prior, seed):
+    """Returns the sorted indices of a test set drawn, without replacement, to have a prior."""
+    rng = np.random.default_rng(seed)
+    smallest = int(np.bincount(labels, minlength=len(test_prior))[test_prior > 0].min())
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == c))[:count]
+        for c, count in enumerate(drawn_counts(test_prior, smallest))
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def class_weights(labels, test_prior):
@@ -85,23 +134,29 @@ def per_class(saved):
     return int(np.bincount(saved.labels, minlength=len(saved.counts)).min())
 
 
-def evaluate_priors(saved, names, test_name=None):
+def evaluate_priors(saved, names, test_name=None, reading="notebook", draw_seed=None):
     """Returns {name: metrics}, the model told each prior and tested on it, or on `test_name`."""
     results = {}
     for name in names:
         told, test = (
-            resolve_prior(text, saved.counts, per_class(saved))
+            resolve_prior(text, saved.counts, per_class(saved), reading)
             for text in (name, test_name or name)
         )
-        results[name] = evaluate(saved, told, test)
+        results[name] = evaluate(saved, told, test, draw_seed)
     return results
 
 
 def format_table(results, first_column="prior"):
     """Returns {row name: metrics} as an aligned table; accuracies in %, the rest as they are."""
-    percent = ("accuracy", "many", "medium", "few")
+    percent = (*HEADINGS, "accuracy", "many", "medium", "few")
     columns = list(next(iter(results.values())))
-    rows = [[first_column, *(f"{name} %" if name in percent else name for name in columns)]]
+    titles = [HEADINGS.get(name, name) for name in columns]
+    rows = [
+        [
+            first_column,
+            *(f"{t} %" if n in percent else t for n, t in zip(columns, titles, strict=True)),
+        ]
+    ]
     for name, values in results.items():
         cells = [_cell(values[column], column in percent) for column in columns]
         rows.append([name, *cells])

@@ -32,6 +32,7 @@ import tensorflow as tf
 
 import lade_tf
 from lade_tf import priors
+from lade_tf.metrics.checks import check_class_counts, check_class_indices
 
 TEST_BATCH_SIZE = 256
 TEMPORARY = "tmp-"
@@ -135,7 +136,7 @@ class RunFolder:
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""
-        if not self.file("config.json").exists():
+        if not (self.finished or self.file("config.json").exists()):
             raise ValueError(f"{self.path} isn't a run folder: it holds no config.json")
         if not self.finished:
             raise ValueError(
@@ -194,9 +195,22 @@ class SavedLogits:
         try:
             with np.load(path) as arrays:
                 saved = cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+            saved.check()
         except Exception as error:
             raise ValueError(f"{path} isn't a test_logits.npz of a run: {error}") from error
         return saved
+
+    def check(self):
+        """Raises a ValueError unless the arrays are what they should be."""
+        if self.logits.ndim != 2 or len(self.logits) == 0:
+            raise ValueError(f"logits must be [samples, classes]; got {list(self.logits.shape)}")
+        num_samples, num_classes = self.logits.shape
+        bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
+        if bad.size:
+            raise ValueError(f"logits must be finite; {bad.size} samples aren't, first {bad[0]}")
+        check_class_indices("labels", self.labels, num_samples, num_classes)
+        check_class_counts(self.counts, num_classes)
+        priors.check_prior(self.source_prior, num_classes, allow_zero=False, name="source_prior")
 
     @classmethod
     def of(cls, raw_logits, data, counts, source_prior):

@@ -4,7 +4,7 @@ them.
 The assumption everywhere is label shift: p(x|y) is the same in source and target, p(y) is not.
 """
 
-from lade_tf.label_shift.bbse import bbse
+from lade_tf.label_shift.bbse import SingularConfusionError, bbse
 from lade_tf.label_shift.calibration import BiasCorrectedTemperature, fit_bias_corrected_temperature
 from lade_tf.label_shift.confusion import confusion_matrix
 from lade_tf.label_shift.diagnostics import (
@@ -23,6 +23,7 @@ __all__ = [
     "EMFit",
     "LabelShiftTest",
     "PriorEstimate",
+    "SingularConfusionError",
     "bbse",
     "condition_number",
     "confusion_matrix",

@@ -7,6 +7,10 @@ from lade_tf.label_shift.confusion import class_means, mean_prediction
 from lade_tf.label_shift.simplex import project_to_simplex
 
 
+class SingularConfusionError(ValueError):
+    """The confusion matrix can't be inverted."""
+
+
 def bbse(source_probs, source_labels, target_probs, soft=False):
     """Target prior by black box shift estimation (Lipton et al., ICML 2018).
 
@@ -26,7 +30,9 @@ def bbse(source_probs, source_labels, target_probs, soft=False):
 
     Raises:
         ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range;
-            there is no target sample; the confusion matrix is singular (`rlls` accepts that).
+            there is no target sample.
+        SingularConfusionError: the confusion matrix is singular (`rlls` accepts that). It is a
+            ValueError.
     """
     samples = check_samples(source_probs, source_labels, target_probs)
     _require_invertible(*samples[:2], soft)
@@ -51,7 +57,7 @@ def _require_invertible(source_probs, source_labels, soft):
     if rank < num_classes:
         never = np.flatnonzero(~matrix.any(axis=1))
         reason = f"; class {never[0]} is never predicted" if never.size else ""
-        raise ValueError(
+        raise SingularConfusionError(
             "the confusion matrix of source_probs and source_labels must be invertible for BBSE; "
             f"its rank is {rank} of {num_classes}{reason}. label_shift.rlls gives a regularised "
             "estimate" + ("" if soft else ", soft=True may do too")

@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import scipy.optimize
 
+from lade_tf.blocks import row_blocks
 from lade_tf.label_shift.checks import check_source, require_every_class
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
 
-# Entries of a block of rows: few enough to stay in a core's cache between two uses.
-BLOCK_ENTRIES = 2**18
 LARGEST_TEMPERATURE = 100.0
 
 
@@ -83,13 +82,6 @@ def solve_calibration(probs, labels):
     ).x
     biases = _biases(best)
     return BiasCorrectedTemperature(float(1 / best[0]), biases - biases.mean())
-
-
-def row_blocks(array):
-    """Yields slices that cover the rows of a [samples, classes] array, a cache-sized block each."""
-    rows = max(1, BLOCK_ENTRIES // array.shape[1])
-    for start in range(0, len(array), rows):
-        yield slice(start, start + rows)
 
 
 def _nll_and_gradient(log_probs, labels, slope, biases):

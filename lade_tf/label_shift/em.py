@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lade_tf.blocks import row_blocks
 from lade_tf.checks import check_integer, check_number
-from lade_tf.label_shift.calibration import row_blocks, solve_calibration
+from lade_tf.label_shift.calibration import solve_calibration
 from lade_tf.label_shift.checks import check_samples, require_every_class
 from lade_tf.label_shift.confusion import label_shares
 

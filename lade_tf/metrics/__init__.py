@@ -1,6 +1,12 @@
 """Accuracy by shot group and calibration: functions of saved predictions, and Keras metrics."""
 
-from lade_tf.metrics.accuracy import accuracy, macro_f1, per_class_accuracy, shot_accuracy
+from lade_tf.metrics.accuracy import (
+    accuracy,
+    expected_accuracy,
+    macro_f1,
+    per_class_accuracy,
+    shot_accuracy,
+)
 from lade_tf.metrics.calibration import (
     brier_score,
     classwise_calibration_error,
@@ -30,6 +36,7 @@ __all__ = [
     "brier_score",
     "classification_report",
     "classwise_calibration_error",
+    "expected_accuracy",
     "expected_calibration_error",
     "macro_f1",
     "negative_log_likelihood",

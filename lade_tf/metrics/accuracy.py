@@ -8,6 +8,7 @@ from lade_tf.metrics.checks import (
     check_class_indices,
     check_sample_weight,
 )
+from lade_tf.priors import check_prior
 
 # Training images per class that bound the shot groups (Liu et al., CVPR 2019).
 MANY_ABOVE = 100
@@ -58,6 +59,38 @@ def per_class_accuracy(predictions, labels, num_classes, sample_weight=None):
     hits = np.bincount(labels, weights=weight * (predictions == labels), minlength=num_classes)
     total = np.bincount(labels, weights=weight, minlength=num_classes)
     return np.divide(hits, total, out=np.full(num_classes, np.nan), where=total > 0)
+
+
+def expected_accuracy(predictions, labels, prior):
+    """Accuracy under another label distribution than the test set's, and its standard error.
+
+    Σ p(c)·acc_c: the exact expectation over all test sets that are drawn from this one with the
+    label distribution p (section 4.3 of the LADE paper draws one). The error is that of the finite
+    test set, √(Σ p(c)²·acc_c·(1 − acc_c) / n_c) with n_c samples of class c.
+
+    Args:
+        predictions: Predicted classes, integers [samples].
+        labels: True classes, integers [samples].
+        prior: Label distribution, [classes].
+
+    Returns:
+        (accuracy, standard error): floats in 0..1.
+
+    Raises:
+        ValueError: As `per_class_accuracy`; `prior` isn't a prior, or is positive for a class
+            without a test sample.
+    """
+    prior = check_prior(prior)
+    class_accuracy = per_class_accuracy(predictions, labels, len(prior))
+    missing = np.flatnonzero(np.isnan(class_accuracy) & (prior > 0))
+    if missing.size:
+        raise ValueError(
+            f"labels must hold every class of positive prior; class {missing[0]} has no sample"
+        )
+    tested = prior > 0
+    prior, class_accuracy = prior[tested], class_accuracy[tested]
+    variance = class_accuracy * (1 - class_accuracy) / np.bincount(labels)[np.flatnonzero(tested)]
+    return float(prior @ class_accuracy), float(np.sqrt(prior**2 @ variance))
 
 
 def shot_accuracy(predictions, labels, class_counts, sample_weight=None):

@@ -8,6 +8,7 @@ forms a second [samples, classes] array.
 
 import numpy as np
 
+from lade_tf.blocks import row_blocks
 from lade_tf.checks import check_integer
 from lade_tf.metrics.checks import (
     check_class_indices,
@@ -96,35 +97,62 @@ def check_scored_samples(probabilities, labels, sample_weight):
 
 def ece(probabilities, labels, weight, num_bins=NUM_BINS):
     """ECE of checked arrays."""
-    correct = probabilities.argmax(axis=1) == labels
-    return _binned_gap(probabilities.max(axis=1), correct, weight, num_bins)
+    predictions = probabilities.argmax(axis=1)
+    confidence = _probability_of(predictions, probabilities)
+    return _binned_gap(confidence, predictions == labels, weight, num_bins)
 
 
 def classwise_ece(probabilities, labels, weight, num_bins=NUM_BINS):
-    """Classwise ECE of checked arrays, one class at a time."""
-    gaps = [
-        _binned_gap(column, labels == c, weight, num_bins)
-        for c, column in enumerate(probabilities.T)
-    ]
-    return float(np.mean(gaps))
+    """Classwise ECE of checked arrays.
+
+    A row has at most num_bins entries outside the lowest bin, for it sums to 1: only those are
+    looked up, and the lowest bin gets what they leave of the sums over all samples.
+    """
+    num_samples, num_classes = probabilities.shape
+    gaps = np.zeros((num_classes, num_bins))
+    for rows in row_blocks(probabilities):
+        block, block_weight = probabilities[rows], weight[rows]
+        gaps[:, 0] -= block_weight @ block.astype(np.float64)
+        sample, column = divmod(np.flatnonzero(block >= 1 / num_bins), num_classes)
+        confidence = block[sample, column].astype(np.float64)
+        amount = block_weight[sample] * confidence
+        gaps[:, 0] += np.bincount(column, amount, num_classes)
+        gaps -= _sums(column, bin_index(confidence, num_bins), amount, gaps.shape)
+    confidence = _probability_of(labels, probabilities)
+    gaps += _sums(labels, bin_index(confidence, num_bins), weight, gaps.shape)
+    return float(np.abs(gaps).sum() / (num_classes * weight.sum()))
+
+
+def _sums(rows, columns, values, shape):
+    """Returns an array of `shape` with the sums of `values` at (rows, columns)."""
+    index = rows.astype(np.int64) * shape[1] + columns
+    return np.bincount(index, values, shape[0] * shape[1]).reshape(shape)
 
 
 def brier(probabilities, labels, weight):
     """Brier score of checked arrays, as sum_c p_c^2 - 2 p_y + 1: no one-hot array."""
     squares = np.einsum("nc,nc->n", probabilities, probabilities, dtype=np.float64)
-    distance = squares - 2 * _true_class_probability(probabilities, labels) + 1
+    distance = squares - 2 * _probability_of(labels, probabilities) + 1
     return float(np.average(distance, weights=weight))
 
 
 def nll(probabilities, labels, weight):
     """Negative log-likelihood of checked arrays."""
-    likelihood = _true_class_probability(probabilities, labels)
+    likelihood = _probability_of(labels, probabilities)
     losses = -np.log(np.clip(likelihood, SMALLEST_PROBABILITY, 1))
     return float(np.average(losses, weights=weight))
 
 
-def _true_class_probability(probabilities, labels):
-    return probabilities[np.arange(len(labels)), labels].astype(np.float64)
+def bin_index(confidence, num_bins):
+    """Returns the bin of each float64 confidence: [k/num_bins, (k+1)/num_bins), the last closed."""
+    # Comparing with the edges is exact; the product confidence * num_bins rounds, and lifts the
+    # float just below 0.45 over the edge.
+    edges = np.arange(num_bins + 1) / num_bins
+    return np.minimum(np.searchsorted(edges, confidence, side="right") - 1, num_bins - 1)
+
+
+def _probability_of(classes, probabilities):
+    return probabilities[np.arange(len(classes)), classes].astype(np.float64)
 
 
 def _binned_gap(confidence, correct, weight, num_bins):
@@ -133,10 +161,6 @@ def _binned_gap(confidence, correct, weight, num_bins):
     An empty bin adds 0, and no bin is divided by its size.
     """
     confidence = confidence.astype(np.float64)
-    # Comparing with the edges is exact; the product confidence * num_bins rounds, and lifts the
-    # float just below 0.45 over the edge.
-    edges = np.arange(num_bins + 1) / num_bins
-    bins = np.searchsorted(edges, confidence, side="right") - 1
-    bins = np.minimum(bins, num_bins - 1)
+    bins = bin_index(confidence, num_bins)
     gaps = np.bincount(bins, weights=weight * (correct - confidence), minlength=num_bins)
     return float(np.abs(gaps).sum() / weight.sum())

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import priors
+from lade_tf import label_shift, priors
+from lade_tf.checks import check_integer
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models.export import export_saved_model
 
@@ -72,6 +73,50 @@ class AdaptedModel(keras.Model):
     def set_target_prior(self, prior):
         """Sets the stored target prior, [classes]; None means uniform. Nothing is retraced."""
         self.prior_adapt.set_target_prior(prior)
+
+    def adapt_to(
+        self, target_inputs, source_inputs, source_labels, method="em", batch_size=256, **options
+    ):
+        """Estimates the label distribution of unlabelled inputs and makes it the target prior.
+
+        >>> model.adapt_to(new_images, validation_images, validation_labels)
+
+        Args:
+            target_inputs: [target samples, ...], unlabelled, from where the model is to run.
+            source_inputs: [source samples, ...], a labelled sample unseen in training.
+            source_labels: its classes, integers [source samples].
+            method: "em", "bbse" or "rlls".
+            batch_size: inputs that the network is given at a time.
+            **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
+                no intervals, and no test of whether it is a label shift at all.
+
+        Returns:
+            The `lade_tf.label_shift.PriorEstimate` whose prior is now the stored one.
+
+        Raises:
+            ValueError: as `lade_tf.label_shift.estimate`; the stored prior stays.
+        """
+        source, target = (
+            self._uniform_probabilities(inputs, batch_size)
+            for inputs in (source_inputs, target_inputs)
+        )
+        options = {"bootstrap": 0, **options}
+        estimate = label_shift.estimate(method, source, source_labels, target, **options)
+        self.set_target_prior(estimate.prior)
+        return estimate
+
+    def _uniform_probabilities(self, inputs, batch_size):
+        """Returns [samples, classes] probabilities at the uniform prior."""
+        num_classes = len(self.class_counts)
+        uniform = priors.uniform_prior(num_classes)
+
+        @tf.function(reduce_retracing=True)
+        def probabilities(batch):
+            return tf.nn.softmax(self(batch, target_prior=uniform))
+
+        starts = range(0, len(inputs), check_integer(batch_size, "batch_size", minimum=1))
+        batches = [probabilities(inputs[start : start + batch_size]) for start in starts]
+        return np.concatenate([np.zeros([0, num_classes], np.float32), *batches])
 
     def raw_logits(self, inputs, training=False):
         """Returns the network's float32 logits [batch, classes], before any target prior."""

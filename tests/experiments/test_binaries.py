@@ -109,7 +109,11 @@ def test_evaluate_gives_the_numbers_of_the_run(lade_run, tmp_path):
     run("evaluate.py", f"--run={lade_run}", "--output=metrics.json", cwd=tmp_path)
     measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     result = json.loads((lade_run / "result.json").read_text())
-    assert measured == result["metrics_shifted"] and measured["uniform"] == result["metrics"]
+    assert len(measured) == 11 and all(
+        metrics.pop("accuracy_drawn") for metrics in measured.values()
+    )
+    assert {name: measured[name] for name in result["metrics_shifted"]} == result["metrics_shifted"]
+    assert measured["uniform"] == result["metrics"]
     errors = run(
         "evaluate.py", f"--run={lade_run}", "--output=metrics.json", cwd=tmp_path, fails=True
     )
@@ -123,6 +127,8 @@ def test_evaluate_measures_saved_models(lade_run, tmp_path, model):
     run("evaluate.py", *flags, *told, cwd=tmp_path)
     measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     result = json.loads((lade_run / "result.json").read_text())
+    drawn = measured["uniform"].pop("accuracy_drawn")
+    assert drawn == measured["uniform"]["accuracy"]  # uniform: all images are drawn
     assert measured["uniform"] == pytest.approx(result["metrics"], rel=1e-4)
     assert measured["backward:10"]["nll"] > measured["uniform"]["nll"]
 

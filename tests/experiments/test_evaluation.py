@@ -1,9 +1,11 @@
+import dataclasses
+
 import evaluation
 import numpy as np
 import pytest
 import runs
 
-from lade_tf import priors
+from lade_tf import metrics, priors
 
 COUNTS = np.array([101, 29, 10])
 
@@ -74,7 +76,9 @@ def test_all_metrics_are_those_of_a_drawn_test_set():
     expected = evaluation.metrics.classification_report(
         evaluation.adapt(drawn.logits, drawn.source_prior, prior), drawn.labels, COUNTS
     )
-    assert evaluation.evaluate(saved, prior, prior) == pytest.approx(expected, rel=1e-6)
+    result = evaluation.evaluate(saved, prior, prior)
+    assert result.pop("accuracy_se") > 0
+    assert result == pytest.approx(expected, rel=1e-6)
 
 
 def test_entangled_logits_lose_their_source_prior():
@@ -99,3 +103,90 @@ def test_the_table_reads_well():
         "prior    accuracy %  few %     nll",
         "uniform       50.00      -  1.0000",
     ]
+
+
+def cifar_sized(seed=0):
+    """Returns logits in CIFAR-100's test sizes, right more often in frequent classes."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(100), 100)
+    logits = rng.normal(size=(10_000, 100)).astype(np.float32)
+    logits[np.arange(10_000), labels] += np.linspace(4, 1, 100)[labels]
+    counts = priors.exponential_counts(500, 100, 100)
+    names = np.array([str(c) for c in range(100)])
+    return runs.SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
+
+
+@pytest.mark.parametrize(
+    ("reading", "sizes"),
+    [
+        ("notebook", (2486, 2956, 3876, 4932, 7166)),
+        ("paper", (2506, 2980, 3903, 4959, 7189)),
+    ],
+)
+def test_drawn_test_sets_have_the_published_sizes(reading, sizes):
+    saved = cifar_sized()
+    for name, size in zip(evaluation.PROTOCOL, (*sizes, 10_000, *sizes[::-1]), strict=True):
+        prior = evaluation.resolve_prior(name, saved.counts, 100, reading)
+        images = evaluation.draw(saved.labels, prior, seed=3)
+        assert len(set(images)) == len(images) == size, name
+        counts = np.bincount(saved.labels[images], minlength=100)
+        np.testing.assert_allclose(counts / size, prior, atol=1e-12)
+
+
+def test_the_mean_of_draws_is_the_expectation_and_their_spread_within_its_error():
+    saved = cifar_sized()
+    prior = evaluation.resolve_prior("backward:50", saved.counts, 100)
+    drawn = [evaluation.evaluate(saved, prior, prior, seed) for seed in range(200)]
+    accuracies = np.array([result["accuracy_drawn"] for result in drawn])
+    error = accuracies.std(ddof=1) / np.sqrt(200)
+    assert abs(accuracies.mean() - drawn[0]["accuracy"]) < 3 * error
+    assert len({result["accuracy"] for result in drawn}) == 1
+
+
+def test_the_standard_error_is_that_of_fresh_test_sets():
+    prior = np.array([0.7, 0.2, 0.1])
+    rng = np.random.default_rng(0)
+    right = np.array([0.9, 0.5, 0.2])
+    labels = np.repeat(np.arange(3), 50)
+    results = []
+    for _ in range(2000):
+        predictions = np.where(rng.random(150) < right[labels], labels, (labels + 1) % 3)
+        results.append(metrics.expected_accuracy(predictions, labels, prior))
+    accuracies, errors = np.array(results).T
+    assert accuracies.mean() == pytest.approx(prior @ right, abs=0.005)
+    assert errors.mean() == pytest.approx(accuracies.std(), rel=0.05)
+
+
+def test_an_expectation_over_untested_classes_is_refused():
+    with pytest.raises(ValueError, match="every class of positive prior; class 1 has no sample"):
+        metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.2, 0.3])
+    assert metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.0, 0.5]) == (1.0, 0.0)
+
+
+def test_dirichlet_priors_are_a_function_of_their_seed():
+    one, again, other = (
+        evaluation.resolve_prior(f"dirichlet:0.5:{seed}", COUNTS, 40) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert one.sum() == pytest.approx(1) and not np.allclose(one, other)
+    draws = [evaluation.resolve_prior(f"dirichlet:9:{s}", COUNTS, 40) for s in range(300)]
+    np.testing.assert_allclose(np.mean(draws, axis=0), 1 / 3, atol=0.02)
+    for name in ("dirichlet:0:1", "dirichlet:1:x", "dirichlet:1", "dirichlet:1:-1"):
+        with pytest.raises(ValueError, match="dirichlet"):
+            evaluation.resolve_prior(name, COUNTS, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": np.full((120, 3), np.nan, np.float32)}, "logits must be finite; 120 samples"),
+        ({"labels": np.repeat([0, 1, 3], 40)}, r"labels must be in 0\.\.2; got values from 0 to 3"),
+        ({"labels": np.repeat([0, 1, 2], 4)}, "labels must hold 120 samples; got 12"),
+        ({"counts": np.array([3, 4])}, "class_counts must hold 3 classes; got 2"),
+        ({"source_prior": np.array([0.5, 0.5])}, "source_prior must have 3 entries"),
+    ],
+)
+def test_saved_logits_that_cannot_be_used_are_refused(tmp_path, change, message):
+    dataclasses.replace(make_saved(), **change).save(tmp_path / "test_logits.npz")
+    with pytest.raises(ValueError, match=message):
+        runs.SavedLogits.load(tmp_path / "test_logits.npz")

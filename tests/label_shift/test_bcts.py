@@ -4,8 +4,8 @@ import scipy.optimize
 from oracles import cross_entropy
 from shifted_gaussians import bayes_posteriors, gaussian_sample, long_tail
 
+from lade_tf import blocks
 from lade_tf.label_shift import BiasCorrectedTemperature, fit_bias_corrected_temperature
-from lade_tf.label_shift import calibration as module
 
 
 def distorted_sample(size=3000, num_classes=4, seed=0):
@@ -57,11 +57,11 @@ def test_map_is_the_written_out_softmax():
 def test_row_blocks_change_nothing(monkeypatch):
     probs, labels, _ = distorted_sample(size=301)
     whole = fit_bias_corrected_temperature(probs, labels)
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", 4 * 50)
-    blocks = fit_bias_corrected_temperature(probs, labels)
-    assert blocks.temperature == pytest.approx(whole.temperature, rel=1e-6)
-    np.testing.assert_allclose(blocks.biases, whole.biases, atol=1e-6)
-    np.testing.assert_allclose(blocks(probs), whole(probs), atol=1e-6)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 4 * 50)
+    fit = fit_bias_corrected_temperature(probs, labels)
+    assert fit.temperature == pytest.approx(whole.temperature, rel=1e-6)
+    np.testing.assert_allclose(fit.biases, whole.biases, atol=1e-6)
+    np.testing.assert_allclose(fit(probs), whole(probs), atol=1e-6)
 
 
 def test_a_perfect_classifier_stays_finite():

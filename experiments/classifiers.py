@@ -1,0 +1,82 @@
+"""A trained classifier, whatever file it comes from: run folder, .keras file or SavedModel."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import runs
+import tensorflow as tf
+
+from lade_tf.models import export
+
+BATCH_SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """What can be done with a trained classifier without knowing where it came from.
+
+    Attributes:
+        raw_logits: function of [batch, ...] images to [batch, C] logits.
+        source_prior: [C] the prior that these logits carry, or None for the uniform one.
+        counts: [C] training images of every class.
+        class_names: [C] strings, or None where the file doesn't tell.
+        image_shape: (height, width, channels).
+    """
+
+    raw_logits: Callable
+    source_prior: list | None
+    counts: list
+    class_names: list | None
+    image_shape: tuple
+
+    def probabilities(self, images):
+        """Returns [images, C] float32 probabilities at the uniform prior."""
+        shift = 0.0 if self.source_prior is None else np.log(self.source_prior)
+        batches = (images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
+        logits = [self.raw_logits(tf.cast(batch, tf.float32)) - shift for batch in batches]
+        return tf.nn.softmax(tf.concat(logits, axis=0)).numpy()
+
+
+def load(run=None, model=None):
+    """Returns the `Classifier` of a finished run's folder, or of a model file or folder."""
+    if (run is None) == (model is None):
+        raise ValueError("give either --run or --model")
+    if run is not None:
+        folder = runs.RunFolder(run)
+        names = folder.test_logits().class_names.tolist()
+        return _of_keras(folder.file("best.keras"), names)
+    path = pathlib.Path(model)
+    if not path.exists():
+        raise ValueError(f"--model={path} doesn't exist")
+    return _of_export(path) if path.is_dir() else _of_keras(path, None)
+
+
+def _of_keras(path, class_names):
+    model = runs.load_model(path)
+    return Classifier(
+        tf.function(model.raw_logits),
+        model.prior_adapt.source_prior,
+        model.class_counts,
+        class_names,
+        tuple(model.network.input_shape[1:]),
+    )
+
+
+def _of_export(path):
+    assets = path / "assets"
+    training_prior = assets / export.TRAINING_PRIOR_ASSET
+    if not (path / "saved_model.pb").exists() or not training_prior.exists():
+        raise ValueError(f"--model={path} isn't a SavedModel that lade_tf exported")
+    serve = tf.saved_model.load(path).signatures["serve_with_prior"]
+    counts = runs.read_json(training_prior)["class_counts"]
+    uniform = tf.fill([len(counts)], 1 / len(counts))
+    return Classifier(
+        lambda images: serve(images=images, target_prior=uniform)["logits"],
+        None,
+        counts,
+        json.loads((assets / export.CLASS_NAMES_ASSET).read_text()),
+        tuple(serve.structured_input_signature[1]["images"].shape[1:]),
+    )

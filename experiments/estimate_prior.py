@@ -1,0 +1,138 @@
+"""Estimates the label distribution of unlabelled images: a prior.json for --target_prior.
+
+    python experiments/estimate_prior.py --run=runs/NAME --source=VALIDATION --target=NEW_IMAGES \\
+        --output=prior.json --plot=prior.png
+
+--source is a labelled sample that the model wasn't trained on, of any label distribution: a folder
+with one subfolder a class, or an .npz of `images` and `labels`. --target is a folder of images, or
+an .npz of `images`. The assumption is label shift: classes look the same in both, only their
+frequencies differ; with --bootstrap this is tested, and a warning says when it doesn't hold.
+"""
+
+import dataclasses
+import pathlib
+import warnings
+
+import binary
+import classifiers
+import image_files
+import numpy as np
+import runs
+from absl import flags
+
+from lade_tf import label_shift, priors
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run", None, "Run folder of experiments/train.py.")
+flags.DEFINE_string("model", None, "SavedModel folder or .keras file, instead of --run.")
+flags.DEFINE_string("source", None, "Labelled images, unseen in training.", required=True)
+flags.DEFINE_string("target", None, "Unlabelled images.", required=True)
+flags.DEFINE_enum("method", "em", ["em", "bbse", "rlls"], "Estimator (lade_tf.label_shift).")
+flags.DEFINE_integer("bootstrap", 50, "Resamples for intervals and test; 0: none.", lower_bound=0)
+flags.DEFINE_bool("shrink", False, "Shrink towards the training prior by the bootstrap's width.")
+flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
+flags.DEFINE_string("output", "prior.json", "File to write; must be new.")
+flags.DEFINE_string("plot", None, "Bar plot to write, .png or .pdf; must be new.")
+
+LISTED = 5  # classes at either end
+
+
+def check_flags():
+    """Refuses what can be refused before any work."""
+    for name in ("output", "plot"):
+        path = pathlib.Path(FLAGS[name].value or name)
+        if FLAGS[name].value and path.exists():
+            raise ValueError(f"--{name}={path} exists already: give a new file")
+        if not path.parent.is_dir():
+            raise ValueError(f"--{name}={path} must lie in an existing folder")
+    if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
+        raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
+    if FLAGS.shrink and FLAGS.bootstrap < 2:
+        raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
+
+
+def estimate(model, training_prior):
+    """Returns the `PriorEstimate` of what the flags name."""
+    source, labels = image_files.read_labelled_images(
+        FLAGS.source, model.class_names, len(model.counts), model.image_shape, "--source"
+    )
+    target = image_files.read_images(FLAGS.target, model.image_shape, "--target")
+    print(f"{len(source):,} labelled and {len(target):,} unlabelled images")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        result = label_shift.estimate(
+            FLAGS.method,
+            model.probabilities(source),
+            labels,
+            model.probabilities(target),
+            bootstrap=FLAGS.bootstrap,
+            seed=FLAGS.seed,
+            shrink_to=training_prior if FLAGS.shrink else None,
+        )
+    for warning in caught:
+        print(f"Warning: {warning.message}")
+    return result
+
+
+def report(result, training_prior, class_names):
+    """Prints the classes whose share changes most, and how far to trust it."""
+    order = np.argsort(result.prior - training_prior)
+    if len(order) > 2 * LISTED:
+        order = np.concatenate([order[:LISTED], order[-LISTED:]])
+    width = max(len(class_names[c]) for c in order)
+    print(
+        f"\n{'class':{width}}  training  estimate" + ("  95 % interval" if FLAGS.bootstrap else "")
+    )
+    for c in order[::-1]:
+        line = f"{class_names[c]:{width}}  {training_prior[c]:8.4f}  {result.prior[c]:8.4f}"
+        if FLAGS.bootstrap:
+            line += f"  {result.low[c]:.4f} to {result.high[c]:.4f}"
+        print(line)
+    print(f"\neffective sample size of the source: {result.effective_sample_size:.0f}")
+    print(f"condition number of the confusion matrix: {result.condition_number:.3g}")
+    if FLAGS.bootstrap:
+        print(f"label shift test: p = {result.p_value:.3g} (small: it is no mere label shift)")
+
+
+def draw(result, training_prior, class_names):
+    """Writes the bar plot."""
+    from matplotlib.figure import Figure
+
+    from lade_tf import plots
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    plots.prior_bars(
+        figure.add_subplot(),
+        result.prior,
+        training_prior,
+        result.low,
+        result.high,
+        class_names=class_names,
+    )
+    with runs.replacing(FLAGS.plot) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def main():
+    check_flags()
+    model = classifiers.load(FLAGS.run, FLAGS.model)
+    training_prior = priors.class_prior(model.counts, "error" if all(model.counts) else "smooth")
+    class_names = model.class_names or [str(c) for c in range(len(model.counts))]
+    result = estimate(model, training_prior)
+    content = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in dataclasses.asdict(result).items()
+    }
+    runs.write_json(
+        pathlib.Path(FLAGS.output), {**content, "method": FLAGS.method, **runs.provenance()}
+    )
+    report(result, training_prior, class_names)
+    print(f"\n{FLAGS.output} is written: evaluate.py --target_prior={FLAGS.output} uses it")
+    if FLAGS.plot:
+        draw(result, training_prior, class_names)
+        print(f"{FLAGS.plot} is written")
+
+
+if __name__ == "__main__":
+    binary.run(main)

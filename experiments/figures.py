@@ -1,0 +1,292 @@
+"""Draws the paper's figures from the finished runs below a folder.
+
+    python experiments/figures.py --results=experiments/results --output_dir=figures
+
+    2       mean predicted probability of each class, told the uniform prior where a method is told
+    3       logits of each class over positive and negative samples, a panel for each alpha
+    6       reliability diagrams (of ImageNet-LT: the paper's figure 4)
+    curves  accuracy against the imbalance of the test set (tables 6 and 9)
+
+Each is written as PNG and PDF, once for each group of runs that agree in data set, imbalance ratio
+and epochs; the group is in the file's name. Within a group only runs of the published recipe are
+drawn (experiments/recipes.py), figure 3 takes any alpha. Figures 2, 3 and 6 show the run of the
+lowest seed, the curves the mean and standard deviation of all runs.
+"""
+
+import itertools
+import pathlib
+
+import binary
+import comparison
+import evaluation
+import numpy as np
+import recipes
+import runs
+from absl import flags
+from matplotlib.figure import Figure
+
+from lade_tf import metrics, plots, priors
+
+FLAGS = flags.FLAGS
+PNG_DPI = 150
+LEGEND_LINE_INCHES = 0.25
+MOST_COLUMNS = 3
+GROUP = ("dataset", "imbalance_ratio", "epochs")
+# In these a run may differ from another and still be a repeat of it.
+REPEATS = ("seed", "data_seed", "precision")
+
+
+def group_name(run):
+    """Returns the part of a file's name that says which runs were drawn."""
+    dataset, imbalance_ratio, epochs = (run.config[name] for name in GROUP)
+    return f"{dataset}-ib{imbalance_ratio:g}-{epochs}ep"
+
+
+def find_groups(folder, wanted):
+    """Returns {group name: runs} of the finished runs below `folder`.
+
+    Args:
+        folder: folder with results.
+        wanted: {configuration key of `GROUP`: value or None for any}.
+    """
+    groups = {}
+    for run in comparison.find_runs(folder):
+        missing = [name for name in (*GROUP, *REPEATS, "alpha") if name not in run.config]
+        if missing:
+            raise ValueError(f"the config in {run.path}/result.json lacks {', '.join(missing)}")
+        groups.setdefault(group_name(run), []).append(run)
+    matching = {
+        name: members
+        for name, members in groups.items()
+        if all(value in (None, members[0].config[key]) for key, value in wanted.items())
+    }
+    if not matching:
+        asked = " ".join(f"--{key}={value}" for key, value in wanted.items() if value is not None)
+        raise ValueError(
+            f"--results={folder} has no finished run{asked and f' of {asked}'}; "
+            f"it has {', '.join(groups) or 'none at all'}"
+        )
+    return matching
+
+
+def follows_recipe(run, free=()):
+    """Whether a run has the published settings of its loss, those named in `free` aside."""
+    given = ("imbalance_ratio", "epochs", "estimator")
+    overrides = {name: run.config[name] for name in (*given, *free)}
+    try:
+        recipe = recipes.resolve(run.config["dataset"], run.config["loss"], overrides)
+    except ValueError:
+        return True  # Nothing was published that it could differ from.
+    return all(run.config.get(name) == value for name, value in recipe.items())
+
+
+def by_seed(members):
+    """Returns the runs, the lowest seed first."""
+    return sorted(members, key=lambda run: (run.config["data_seed"], run.config["seed"]))
+
+
+def repeats(members, method):
+    """Returns the runs of a method that differ in nothing but `REPEATS`, the lowest seed first."""
+    chosen = [run for run in by_seed(members) if run.is_of(method) and follows_recipe(run)]
+    for run in chosen[1:]:
+        differing = [
+            name
+            for name, value in run.config.items()
+            if name not in REPEATS and chosen[0].config.get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{run.path} and {chosen[0].path} differ in {', '.join(differing)}: they must lie "
+                "in different --results"
+            )
+    return chosen
+
+
+def uniform_panels(figure_name, members):
+    """Yields (label, saved logits, probabilities) of each method on the uniform test set.
+
+    A method that is told the prior predicts what its untold twin does if that is free of any prior
+    already; it is left out.
+    """
+    drawn = set()
+    for method in comparison.METHODS:
+        chosen = repeats(members, method)
+        if not chosen:
+            print(f"figure {figure_name}: no run of {method.label}")
+            continue
+        saved = chosen[0].saved
+        target = method.target_prior(saved, priors.uniform_prior(len(saved.counts)))
+        key = (method.loss, method.estimator, tuple(np.round(target, 9)))
+        if key not in drawn:
+            drawn.add(key)
+            yield method.label, saved, evaluation.adapt(saved.logits, saved.source_prior, target)
+
+
+def draw_average_probability(members):
+    """Figure 2: a panel for each method."""
+    panels = {
+        label: (probabilities, saved.counts)
+        for label, saved, probabilities in uniform_panels("2", members)
+    }
+    return panel_figure(plots.average_probability, panels)
+
+
+def draw_class_logits(members):
+    """Figure 3: LADE for each alpha, after the losses without LADER for contrast."""
+    panels = {}
+    for run in by_seed(members):
+        if follows_recipe(run, free=("alpha",)):
+            panels.setdefault(logit_panel(run.config), run)
+    for alpha in sorted({alpha for alpha, _ in recipes.LADE.values()}):
+        if alpha not in {run.config["alpha"] for run in panels.values()}:
+            print(f"figure 3: no run with alpha={alpha:g}")
+    saved = {title: panels[place, title].saved for place, title in sorted(panels)}
+    return panel_figure(
+        plots.class_logits, {title: (s.logits, s.labels, s.counts) for title, s in saved.items()}
+    )
+
+
+def logit_panel(config):
+    """Returns (what panels are sorted by, title) of the panel in which a run's logits belong."""
+    if config["loss"] == "lade":
+        return (2, config["estimator"], config["alpha"]), (
+            f"LADE ({config['estimator']}), α = {config['alpha']:g}"
+        )
+    if config["loss"] == "balanced_softmax":
+        return (1,), "Balanced Softmax (LADE, α = 0)"
+    return (0,), "Softmax"
+
+
+def draw_reliability(members):
+    """Figures 4 and 6: a panel for each method."""
+    panels = {
+        label: (probabilities, saved.labels)
+        for label, saved, probabilities in uniform_panels("6", members)
+    }
+    return panel_figure(plots.reliability_diagram, panels, panel_inches=(2.6, 2.6))
+
+
+def draw_accuracy_curves(members):
+    """Tables 6 and 9 as curves: a line for each method."""
+    per_class = min(evaluation.per_class(run.saved) for run in members)
+    ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
+    for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
+        print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
+    curves = {}
+    for method in comparison.METHODS:
+        chosen = repeats(members, method)
+        if not chosen:
+            print(f"figure curves: no run of {method.label}")
+        label = method.label + (f" ({len(chosen)} runs)" if len(chosen) > 1 else "")
+        accuracies = [accuracy_curve(run.saved, method, ratios) for run in chosen]
+        curves[label] = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
+    if not any(map(len, curves.values())):
+        return None
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    plots.accuracy_curves(axes, curves, ratios)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False)
+    return figure
+
+
+def accuracy_curve(saved, method, ratios):
+    """Returns the expected accuracy under each shift, forward to backward."""
+    names = [f"forward:{ratio}" for ratio in ratios]
+    names += ["uniform", *(f"backward:{ratio}" for ratio in reversed(ratios))]
+    accuracies = []
+    for name in names:
+        test = evaluation.resolve_prior(name, saved.counts, evaluation.per_class(saved))
+        told = method.target_prior(saved, test)
+        predictions = evaluation.adapt(saved.logits, saved.source_prior, told).argmax(axis=1)
+        weights = evaluation.class_weights(saved.labels, test)
+        accuracies.append(metrics.accuracy(predictions, saved.labels, weights))
+    return accuracies
+
+
+def panel_figure(draw, panels, panel_inches=(3.2, 2.6)):
+    """Returns a figure with `draw(axes, *arguments)` for each {title: arguments}, one legend."""
+    if not panels:
+        return None
+    columns = min(len(panels), MOST_COLUMNS)
+    rows = -(-len(panels) // columns)
+    # A legend as wide as three panels stands in lines below a single one.
+    legend_lines = 3 if columns == 1 else 1
+    height = rows * panel_inches[1] + legend_lines * LEGEND_LINE_INCHES
+    figure = Figure(figsize=(columns * panel_inches[0], height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, (title, arguments) in zip(grid, panels.items(), strict=False):
+        draw(axes, *arguments)
+        axes.set_title(title)
+        axes.label_outer()
+    for spare in grid[len(panels) :]:
+        spare.remove()
+    handles, labels = grid[0].get_legend_handles_labels()
+    beside = -(-len(labels) // legend_lines)
+    figure.legend(handles, labels, loc="outside lower center", ncols=beside, frameon=False)
+    return figure
+
+
+FIGURES = {
+    "2": ("figure2_average_probability", draw_average_probability),
+    "3": ("figure3_class_logits", draw_class_logits),
+    "6": ("figure6_reliability", draw_reliability),
+    "curves": ("accuracy_curves", draw_accuracy_curves),
+}
+
+flags.DEFINE_string("results", None, "Folder with finished runs, at any depth.", required=True)
+flags.DEFINE_string("output_dir", None, "Folder to write to; made if need be.", required=True)
+flags.DEFINE_list("figure", list(FIGURES), f"What to draw: {', '.join(FIGURES)}.")
+flags.DEFINE_string("dataset", None, "Only runs on this data set.")
+flags.DEFINE_float("imbalance_ratio", None, "Only runs with this imbalance ratio.")
+flags.DEFINE_integer("epochs", None, "Only runs of so many epochs.")
+flags.DEFINE_bool("overwrite", False, "Replace figures that exist already.")
+
+
+def outputs(path):
+    """Returns {path: options of savefig} of a figure; the same picture gives the same bytes."""
+    return {
+        path.with_name(f"{path.name}.png"): {"dpi": PNG_DPI},
+        path.with_name(f"{path.name}.pdf"): {"metadata": {"CreationDate": None}},
+    }
+
+
+def check_flags():
+    """Refuses what can be refused before any work."""
+    unknown = [name for name in FLAGS.figure if name not in FIGURES]
+    if unknown or not FLAGS.figure:
+        raise ValueError(f"--figure must be of {', '.join(FIGURES)}; got {','.join(unknown)!r}")
+    output_dir = pathlib.Path(FLAGS.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"--output_dir={output_dir} must be a folder; it is a file")
+
+
+def main():
+    check_flags()
+    groups = find_groups(FLAGS.results, {name: FLAGS[name].value for name in GROUP})
+    output_dir = pathlib.Path(FLAGS.output_dir)
+    drawings = {
+        output_dir / f"{FIGURES[name][0]}_{group}": (FIGURES[name][1], members)
+        for group, members in groups.items()
+        for name in FLAGS.figure
+    }
+    existing = [file for path in drawings for file in outputs(path) if file.exists()]
+    if existing and not FLAGS.overwrite:
+        raise ValueError(f"{existing[0]} exists already: --overwrite replaces it")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for run in itertools.chain(*groups.values()):
+        if not follows_recipe(run):
+            print(f"{run.path} isn't of the published recipe: at most figure 3 shows it")
+    for path, (draw, members) in drawings.items():
+        figure = draw(members)
+        if figure is None:
+            print(f"{path.name}: nothing to draw")
+            continue
+        for file, options in outputs(path).items():
+            with runs.replacing(file) as temporary:
+                figure.savefig(temporary, **options)
+            print(f"wrote {file}")
+
+
+if __name__ == "__main__":
+    binary.run(main)

@@ -1,0 +1,63 @@
+"""Prints the paper's tables with the published figures beside ours.
+
+    python experiments/tables.py --table=2,9,10 --format=markdown --output=tables.md
+
+Ours are computed from the test_logits.npz of finished runs below --results: the mean ± standard
+deviation over seeds, with the number of seeds in brackets. A run counts for a table if its
+configuration is the recipe's of that table (experiments/recipes.py), whatever its precision. The
+paper's LADE is compared with estimator "reference", which made the published figures; estimator
+"paper" is a row without a published figure. Shifted test sets are exact expectations.
+
+--imbalance_ratio shows tables 9 and 10 at another ratio, without the published figures; --epochs
+shows runs of another length than published.
+"""
+
+import pathlib
+
+import binary
+import paper_tables
+import runs
+import table_formats
+from absl import flags
+from paper_tables import OTHER_RATIO, PUBLISHED
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("table", list(PUBLISHED), "Numbers of the paper's tables.")
+flags.DEFINE_enum("format", "markdown", list(table_formats.FORMATS), "How to print them.")
+flags.DEFINE_string("results", str(paper_tables.RESULTS), "Folder of finished runs.")
+flags.DEFINE_integer("epochs", None, "Epochs of our runs; default the table's.", lower_bound=1)
+flags.DEFINE_float("imbalance_ratio", None, "Of tables 9 and 10; default 50.", lower_bound=1)
+flags.DEFINE_string("output", None, "File to write instead of printing; must be new.")
+
+
+def check_flags():
+    """Refuses what can be refused before any work."""
+    unknown = sorted(set(FLAGS.table) - set(PUBLISHED))
+    if unknown or not FLAGS.table:
+        raise ValueError(
+            f"--table must name some of {', '.join(PUBLISHED)}; got {', '.join(unknown) or 'none'}"
+        )
+    if FLAGS.imbalance_ratio is not None and not {*FLAGS.table} & {*OTHER_RATIO}:
+        raise ValueError(f"--imbalance_ratio is for tables {' and '.join(OTHER_RATIO)}")
+    output = pathlib.Path(FLAGS.output or "tables.md")
+    if FLAGS.output and output.exists():
+        raise ValueError(f"--output={output} exists already: give a new file")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output={output} must lie in an existing folder")
+
+
+def main():
+    check_flags()
+    results = paper_tables.Results(FLAGS.results)
+    tables = paper_tables.build_all(FLAGS.table, results, FLAGS.epochs, FLAGS.imbalance_ratio)
+    text = table_formats.FORMATS[FLAGS.format](tables)
+    if FLAGS.output:
+        with runs.replacing(FLAGS.output) as temporary:
+            temporary.write_text(text)
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    binary.run(main)

@@ -1,0 +1,120 @@
+"""estimate_prior.py and AdaptedModel.adapt_to, on the digits and a run of them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from binaries import run
+
+import lade_tf
+from lade_tf import label_shift, priors
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """The digits' test set in halves: a labelled source sample, and a target of another prior."""
+    test = lade_tf.data.load("digits_lt").test
+    source, target = np.arange(0, len(test.labels), 2), np.arange(1, len(test.labels), 2)
+    keep = np.concatenate(
+        [np.flatnonzero(test.labels[target] == c)[: 2 * c + 3] for c in range(10)]
+    )
+    return test.images[source], test.labels[source], test.images[target[keep]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, samples):
+    """The same as .npz files and as folders of PNG images."""
+    folder = tmp_path_factory.mktemp("samples")
+    source, labels, target = samples
+    np.savez(folder / "source.npz", images=source, labels=labels)
+    np.savez(folder / "target.npz", images=target)
+    for index, (image, label) in enumerate(zip(source, labels, strict=True)):
+        write_png(folder / "source" / str(label) / f"{index:04d}.png", image)
+    for index, image in enumerate(target):
+        write_png(folder / "target" / f"{index:04d}.png", image)
+    return folder
+
+
+def write_png(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(image).numpy())
+
+
+@pytest.mark.parametrize("model", ["--run=lade", "--model=lade/saved_model"])
+@pytest.mark.parametrize("ending", [".npz", ""])
+def test_the_written_prior_is_that_of_the_estimator(
+    lade_run, files, samples, tmp_path, model, ending
+):
+    flag, name = model.split("=")
+    flags = (
+        f"{flag}={lade_run.parent / name}",
+        f"--source={files / 'source'}{ending}",
+        f"--target={files / 'target'}{ending}",
+    )
+    output = run("estimate_prior.py", *flags, "--bootstrap=3", "--plot=prior.png", cwd=tmp_path)
+    assert "95 % interval" in output and "label shift test" in output
+    written = json.loads((tmp_path / "prior.json").read_text())
+    loaded = keras.saving.load_model(lade_run / "best.keras", compile=False)
+    source, labels, target = samples
+    expected = loaded.adapt_to(target, source, labels)
+    np.testing.assert_allclose(written["prior"], expected.prior, atol=1e-4)
+    np.testing.assert_allclose(loaded.target_prior, expected.prior, rtol=1e-6)
+    assert np.all(np.array(written["low"]) <= np.array(written["high"]))
+    assert (tmp_path / "prior.png").stat().st_size > 5000
+    run("evaluate.py", f"--run={lade_run}", "--target_prior=prior.json", cwd=tmp_path)
+
+
+def test_adapt_to_sees_probabilities_at_the_uniform_prior(samples):
+    source, labels, target = samples
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input(source.shape[1:]), keras.layers.Flatten()])
+    network.add(keras.layers.Dense(10))
+    counts = np.arange(10, 20)
+    model = lade_tf.AdaptedModel(network, counts, priors.class_prior(counts), np.eye(10)[3])
+    logits = network.predict(source, verbose=0), network.predict(target, verbose=0)
+    source_probs, target_probs = (
+        tf.nn.softmax(raw - np.log(priors.class_prior(counts))).numpy() for raw in logits
+    )
+    for method in ("em", "rlls"):
+        expected = getattr(label_shift, method)(source_probs, labels, target_probs)
+        estimate = model.adapt_to(target, source, labels, method=method, batch_size=7)
+        np.testing.assert_allclose(estimate.prior, expected, atol=1e-4)
+        np.testing.assert_allclose(model.target_prior, expected, atol=1e-4)
+    before = model.target_prior
+    with pytest.raises(ValueError, match="target_probs must hold at least one sample"):
+        model.adapt_to(target[:0], source, labels)
+    np.testing.assert_array_equal(model.target_prior, before)
+
+
+BAD = {
+    "neither": ({"run": None}, "give either --run or --model"),
+    "empty target": ({"target": "empty"}, "must hold at least one image"),
+    "no target": ({"target": "nowhere"}, "must be a folder of images or an .npz file"),
+    "wrong shape": ({"target": "wrong.npz"}, "'images' in --target=wrong.npz must have shape"),
+    "no labels": ({"source": "target.npz"}, "--source=target.npz must be an .npz with 'labels'"),
+    "unknown class": ({"source": "strange"}, "must hold a folder for each class"),
+    "missing class": ({"source": "lacking.npz"}, "label_shift.rlls gives a regularised estimate"),
+    "existing output": ({"output": "target.npz"}, "--output=target.npz exists already"),
+    "shrink": ({"shrink": "true", "bootstrap": "0"}, "--shrink needs --bootstrap"),
+    "plot": ({"plot": "prior.svg"}, "must end in .png or .pdf"),
+    "damaged": ({"target": "damaged"}, "can't be read as an image"),
+}
+
+
+@pytest.mark.parametrize("change", BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_one_message(change, lade_run, files, samples):
+    source, labels, _ = samples
+    (files / "empty").mkdir(exist_ok=True)
+    write_png(files / "strange" / "eleven" / "0.png", source[0])
+    (files / "damaged").mkdir(exist_ok=True)
+    (files / "damaged" / "0.png").write_bytes(b"no image")
+    np.savez(files / "wrong.npz", images=source[:, :4])
+    np.savez(files / "lacking.npz", images=source[labels != 7], labels=labels[labels != 7])
+    change, message = change
+    flags = {"run": lade_run, "source": "source.npz", "target": "target.npz", **change}
+    given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    errors = run("estimate_prior.py", *given, cwd=files, fails=True)
+    assert message in errors and "Traceback" not in errors
+    assert not (files / "prior.json").exists()

@@ -1,0 +1,412 @@
+"""The paper's tables from run folders made here, against float64 computations written here."""
+
+import collections
+import csv
+import io
+import json
+import pathlib
+import re
+
+import comparison
+import numpy as np
+import pytest
+import recipes
+import runs
+import table_formats
+from binaries import run
+from table_formats import Comparison, Figure, Row, Table
+
+ROOT = pathlib.Path(__file__).parents[2]
+PUBLISHED = json.loads((ROOT / "third_party/published/lade_cvpr2021.json").read_text())["tables"]
+COUNTS = np.array([200, 120, 60, 19, 5])
+PER_CLASS = 50
+LABELS = np.repeat(np.arange(5), PER_CLASS)
+TRAIN = COUNTS / COUNTS.sum()
+UNIFORM = np.full(5, 0.2)
+RATIOS = (50, 25, 10, 5, 2)
+REFERENCE = {"loss": "lade", "estimator": "reference"}
+PAPER = {"loss": "lade", "estimator": "paper"}
+SOFTMAX = {"loss": "softmax"}
+
+
+def logits_of(key):
+    rng = np.random.default_rng(key)
+    return (rng.normal(size=(len(LABELS), 5)) + 1.5 * np.eye(5)[LABELS]).astype(np.float32)
+
+
+def write_run(path, loss, key, labels=LABELS, **overrides):
+    """Writes what a table needs of a finished run of CIFAR-100-LT."""
+    path.mkdir(parents=True)
+    fixed = {"seed": 0, "data_seed": 0, "precision": "float32", "imbalance_ratio": 50.0}
+    config = recipes.resolve("cifar100_lt", loss, {**fixed, **overrides})
+    runs.write_json(path / "result.json", {"config": config})
+    source = TRAIN if loss == "softmax" else UNIFORM
+    names = np.array(list("abcde"))
+    saved = runs.SavedLogits(logits_of(key), labels, COUNTS, source, names)
+    saved.save(path / "test_logits.npz")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder of runs: two seeds of two methods, one of a third, and some that don't count."""
+    folder = tmp_path_factory.mktemp("results")
+    for seed in (0, 1):
+        write_run(folder / f"softmax-{seed}", **SOFTMAX, key=seed, seed=seed)
+        write_run(folder / f"below/lade-{seed}", **REFERENCE, key=10 + seed, seed=seed)
+    write_run(folder / "lade_paper", **PAPER, key=20, precision="bfloat16")
+    write_run(folder / "no_lader", **REFERENCE, key=30, alpha=0.0)
+    write_run(folder / "no_remine", **PAPER, key=31, remine_lambda=0.0)
+    write_run(folder / "short", **REFERENCE, key=32, epochs=30, imbalance_ratio=100.0)
+    write_run(folder / "other_rate", **SOFTMAX, key=33, learning_rate=0.1, seed=2)
+    write_run(folder / "again", **SOFTMAX, key=34, precision="bfloat16")  # seed 0 in float32 counts
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(results):
+    """{format: what the binary prints} of all tables."""
+    return {
+        name: run("tables.py", f"--results={results}", f"--format={name}", cwd=results)
+        for name in table_formats.FORMATS
+    }
+
+
+def records_of(text):
+    """{(table, row, column): record} of a CSV; epochs and text are left as they are."""
+    rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    keys = [(row["table"], row["epochs"], row["row"], row["column"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    return {(key[0], *key[2:]): row for key, row in zip(keys, rows, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def records(outputs):
+    return records_of(outputs["csv"])
+
+
+def shifted(name):
+    direction, _, ratio = name.partition(" ")
+    if direction == "uniform":
+        return UNIFORM
+    counts = np.array([int(PER_CLASS * float(ratio) ** (-rank / 4)) for rank in range(5)])
+    counts = counts if direction == "forward" else counts[::-1]
+    return counts / counts.sum()
+
+
+def posteriors(key, source, told):
+    logits = logits_of(key).astype(np.float64) - np.log(source) + np.log(told)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def accuracy(probabilities, test):
+    right = (probabilities.argmax(axis=1) == LABELS).reshape(5, PER_CLASS)
+    return 100 * np.dot(test, right.mean(axis=1))
+
+
+def calibration_error(confidence, hits):
+    bins = np.minimum((confidence * 20).astype(int), 19)
+    gaps = [abs((hits - confidence)[bins == b].sum()) for b in range(20)]
+    return sum(gaps) / len(confidence)
+
+
+def calibration(probabilities):
+    truth = np.eye(5)[LABELS]
+    top = probabilities.argmax(axis=1)
+    classwise = [calibration_error(probabilities[:, c], truth[:, c]) for c in range(5)]
+    return {
+        "accuracy %": 100 * np.mean(top == LABELS),
+        "ECE": calibration_error(probabilities.max(axis=1), top == LABELS),
+        "classwise ECE": np.mean(classwise),
+        "Brier": np.mean(((probabilities - truth) ** 2).sum(axis=1)),
+        "NLL": -np.mean(np.log(probabilities[np.arange(len(LABELS)), LABELS])),
+    }
+
+
+def methods_at(test):
+    """{row: (keys of its runs, source prior, told prior)} of tables 9 and 10."""
+    return {
+        "Softmax": ((0, 1), TRAIN, TRAIN),
+        "PC Softmax": ((0, 1), TRAIN, test),
+        "LADE (reference)": ((10, 11), UNIFORM, test),
+        "LADE (paper)": ((20,), UNIFORM, test),
+    }
+
+
+def test_shifted_accuracy_is_the_expectation_as_mean_and_sd_over_seeds(records):
+    for name in PUBLISHED["9"]["columns"]:
+        test = shifted(name)
+        for row, (keys, source, told) in methods_at(test).items():
+            record = records["9", row, name]
+            values = [accuracy(posteriors(key, source, told), test) for key in keys]
+            mean = sum(values) / len(values)
+            assert float(record["ours"]) == pytest.approx(mean, rel=1e-5), (row, name)
+            assert int(record["seeds"]) == len(keys)
+            if len(keys) == 2:
+                assert float(record["sd"]) == pytest.approx(
+                    abs(values[0] - values[1]) / 2**0.5, rel=1e-4, abs=1e-5
+                )
+            else:
+                assert record["sd"] == ""
+
+
+def test_calibration_is_that_of_the_probabilities_at_the_uniform_prior(records):
+    for row, (keys, source, told) in methods_at(UNIFORM).items():
+        reports = [calibration(posteriors(key, source, told)) for key in keys]
+        for name in PUBLISHED["10"]["columns"]:
+            expected = np.mean([report[name] for report in reports])
+            assert float(records["10", row, name]["ours"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_difference_is_ours_less_the_published_figure(records):
+    values = [accuracy(posteriors(key, UNIFORM, UNIFORM), UNIFORM) for key in (10, 11)]
+    record = records["2", "LADE (reference)", "50"]
+    assert float(record["published"]) == 50.5
+    assert float(record["difference"]) == pytest.approx(np.mean(values) - 50.5, rel=1e-4)
+    assert records["2", "LADE (paper)", "50"]["published"] == ""
+    assert records["2", "LADE (paper)", "50"]["difference"] == ""
+    assert records["2", "LADE (paper)", "50"]["seeds"] == "1"
+
+
+def test_the_ablation_takes_exactly_the_runs_without_a_regulariser(records):
+    seeds = {
+        (row, column): record["seeds"]
+        for (table, row, column), record in records.items()
+        if table == "8" and record["seeds"] != "0"
+    }
+    name = "CIFAR-100-LT (IB 50), LADE"
+    assert seeds == {
+        (f"{name} (reference)", "LADE"): "2",
+        (f"{name} (reference)", "α = 0"): "1",
+        (f"{name} (paper)", "LADE"): "1",
+        (f"{name} (paper)", "λ = 0"): "1",
+    }
+    expected = accuracy(posteriors(30, UNIFORM, UNIFORM), UNIFORM)
+    record = records["8", f"{name} (reference)", "α = 0"]
+    assert float(record["ours"]) == pytest.approx(expected, rel=1e-5)
+    assert float(record["published"]) == 49.9
+
+
+def test_every_published_figure_is_there_and_only_matching_runs_are_ours(outputs):
+    rows = list(csv.DictReader(io.StringIO(outputs["csv"])))
+    for number, table in PUBLISHED.items():
+        shown = [row["published"] for row in rows if row["table"] == number and row["published"]]
+        values = [value for row in table["rows"] for value in row["values"]]
+        assert [float(text) for text in shown] == values
+    run_in = {
+        (row["table"], row["column"]) for row in rows if row["seeds"] != "0" and not row["low"]
+    }
+    assert {table for table, _ in run_in} == {"2", "8", "9", "10"}
+    assert {column for table, column in run_in if table == "2"} == {"50"}
+    assert all(row["ours"] == "" for row in rows if row["row"] in ("LDAM", "PC Causal Norm"))
+
+
+def test_pairs_share_their_seeds_and_differ_by_their_accuracies(records):
+    pairs = {key[1:]: value for key, value in records.items() if key[0] == "2" and value["low"]}
+    seed0, seed1 = (f"IB 50, data seed 0, seed {seed}" for seed in (0, 1))
+    reference, paper = "LADE (reference) − ", "LADE (paper) − "
+    assert set(pairs) == {
+        *((f"{reference}{other}", seed0) for other in ("Softmax", "PC Softmax", "LADE (paper)")),
+        *((f"{reference}{other}", seed1) for other in ("Softmax", "PC Softmax")),
+        *((f"{paper}{other}", seed0) for other in ("Softmax", "PC Softmax")),
+    }
+    assert any(key[0] == "9" and value["low"] for key, value in records.items())
+    pair = pairs["LADE (reference) − Softmax", seed1]
+    lade, softmax = posteriors(11, UNIFORM, UNIFORM), posteriors(1, TRAIN, TRAIN)
+    difference = accuracy(lade, UNIFORM) - accuracy(softmax, UNIFORM)
+    assert float(pair["difference"]) == pytest.approx(difference, rel=1e-5)
+    low, high = brute_force(lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250))
+    assert float(pair["low"]) == pytest.approx(100 * low, abs=1)
+    assert float(pair["high"]) == pytest.approx(100 * high, abs=1)
+
+
+def brute_force(correct, other, weights, resamples=4000):
+    rng = np.random.default_rng(7)
+    differences = []
+    for _ in range(resamples):
+        drawn = rng.integers(len(correct), size=len(correct))
+        first = np.average(correct[drawn], weights=weights[drawn])
+        differences.append(first - np.average(other[drawn], weights=weights[drawn]))
+    return np.percentile(differences, [2.5, 97.5])
+
+
+def test_the_paired_bootstrap_is_that_of_a_resampling_loop():
+    rng = np.random.default_rng(0)
+    correct, other = rng.random(400) < 0.7, rng.random(400) < 0.6
+    weights = rng.uniform(0.1, 2, 400)
+    difference, *interval = comparison.paired_bootstrap(correct, other, weights, resamples=4000)
+    expected = np.average(correct, weights=weights) - np.average(other, weights=weights)
+    assert difference == pytest.approx(expected)
+    np.testing.assert_allclose(interval, brute_force(correct, other, weights), atol=0.006)
+
+
+def test_the_paired_bootstrap_decides_clear_cases_and_profits_from_pairing():
+    rng = np.random.default_rng(0)
+    correct = rng.random(1000) < 0.5
+    difference, low, high = comparison.paired_bootstrap(correct, correct, np.ones(1000))
+    assert difference == low == high == 0
+    better = correct.copy()
+    better[np.flatnonzero(~correct)[:30]] = True  # 30 of 1000, never worse
+    difference, low, high = comparison.paired_bootstrap(better, correct, np.ones(1000))
+    assert difference == pytest.approx(0.03) and 0.015 < low < high < 0.045
+    unrelated = rng.permutation(correct)
+    _, low, high = comparison.paired_bootstrap(correct, unrelated, np.ones(1000))
+    assert low < 0 < high
+
+
+def markdown_tables(text):
+    """[(caption, rows of cells)] of the Markdown tables in a text."""
+    tables = []
+    for block in re.split(r"^\*\*(?=Table)", text, flags=re.MULTILINE)[1:]:
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+        tables.append((block.splitlines()[0], [[cell.strip() for cell in row] for row in cells]))
+    return tables
+
+
+def test_markdown_has_equal_rows_and_shows_mean_sd_and_seeds(outputs):
+    tables = markdown_tables(outputs["markdown"])
+    assert len(tables) == len(PUBLISHED) + 2
+    for caption, rows in tables:
+        assert len({len(row) for row in rows}) == 1, caption
+        assert set(rows[1]) == {"---", "---:"}
+    rows = tables[0][1]
+    at = next(i for i, row in enumerate(rows) if row[0] == "LADE (reference)")
+    first, second = (accuracy(posteriors(key, UNIFORM, UNIFORM), UNIFORM) for key in (10, 11))
+    mean, sd = (first + second) / 2, abs(first - second) / 2**0.5
+    assert rows[at][1:] == ["paper", "45.4", "50.5", "61.7"]
+    assert rows[at + 1] == ["", "ours", "not run", f"{mean:.1f} ± {sd:.1f} (2)", "not run"]
+    assert rows[at + 2] == ["", "ours − paper", "", f"{mean - 50.5:+.1f}", ""]
+    assert rows[at + 3][:3] == ["LADE (paper)", "ours", "not run"]
+    assert rows[at + 3][3].endswith(" (1)")
+    assert ["LDAM†", "paper", "42.0", "46.6", "58.7"] in rows
+    assert rows[rows.index(["LDAM†", "paper", "42.0", "46.6", "58.7"]) + 1][1:] == [
+        "ours", "not run", "not run", "not run",
+    ]  # fmt: skip
+
+
+def test_borrowed_figures_and_other_precisions_are_named(outputs):
+    text = outputs["markdown"]
+    assert text.count("\n§ borrowed from Tang et al.") == 1
+    assert "\n\\* borrowed from Zhou et al." in text and "| BBN\\* | paper | 69.6 |" in text
+    assert "Not trained in float32: lade_paper (bfloat16)." in text
+    assert "again (bfloat16)" not in text and "LADE (reference), 180 epochs" in text
+
+
+def test_latex_is_balanced_and_escaped(outputs):
+    text = outputs["latex"]
+    assert text.isascii()
+    assert not re.search(r"(?<!\\)[%_#]", text)
+    plain = re.sub(r"\\[{}$]", "", text)
+    assert plain.count("{") == plain.count("}") and plain.count("$") % 2 == 0
+    begun, ended = (
+        collections.Counter(re.findall(rf"\\{word}{{(\w+)}}", text)) for word in ("begin", "end")
+    )
+    assert begun == ended == {"table": len(PUBLISHED) + 2, "tabular": len(PUBLISHED) + 2}
+    tabulars = re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, flags=re.DOTALL)
+    for alignment, body in tabulars:
+        rows = [line for line in body.splitlines() if line != r"\hline"]
+        assert all(len(re.findall(r"(?<!\\)&", row)) == len(alignment) - 1 for row in rows)
+        assert all(row.endswith(r" \\") for row in rows)
+    assert r"LDAM\dag{} & paper & 42.0" in text and r" $\pm$ " in text
+
+
+def test_what_the_text_formats_must_escape_is_escaped():
+    row = Row("a_b | 50%", (Figure(1.0, (3.0, 2.0)),), mark="*")
+    table = Table("2", "A & B {~^\\}", ("method", "figures"), ("#$",), (row,))
+    latex = table_formats.latex([table])
+    assert r"\caption{A \& B \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}}" in latex
+    assert r"a\_b | 50\%*" in latex and r"\#\$" in latex and r"2.5 $\pm$ 0.7 (2)" in latex
+    assert r"| a_b \| 50%\* | paper | 1.0 |" in table_formats.markdown([table])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marked"), [(0.1, 0.9, True), (-0.9, -0.1, True), (-0.1, 0.9, False)]
+)
+def test_a_difference_is_marked_if_its_interval_excludes_0(low, high, marked):
+    line = Comparison("a − b", "seed 0", (low + high) / 2, low, high).lines()[0]
+    assert line[2].endswith("*") == marked
+    assert line[3] == f"{low:+.1f} to {high:+.1f}".replace("-", "−")
+
+
+def test_other_epochs_and_another_ratio_are_said_and_not_compared_where_they_differ(
+    results, tmp_path
+):
+    flags = ("--table=9,2,4", "--epochs=30", "--imbalance_ratio=100", f"--results={results}")
+    assert run("tables.py", *flags, "--output=tables.md", cwd=tmp_path) == ""
+    (nine, rows), (two, rows_of_two), (four, _) = markdown_tables(
+        (tmp_path / "tables.md").read_text()
+    )
+    assert "imbalance ratio 100 (published for 50 only, left out)" in nine
+    assert "Ours: 30 epochs; published: 200" in nine and "30 epochs; published: 200" in two
+    assert "Ours: 30 epochs; published: 90 and 180" in four
+    assert {row[1] for row in rows[2:]} == {"ours"}
+    expected = accuracy(posteriors(32, UNIFORM, shifted("forward 50")), shifted("forward 50"))
+    lade = next(row for row in rows if row[0] == "LADE (reference)")
+    assert lade[2] == f"{expected:.1f} (1)"
+    assert ["LADE (reference)", "paper", "45.4", "50.5", "61.7"] in rows_of_two
+    assert all("(" not in cell for row in rows_of_two for cell in row[3:])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--table=2,7,x",), "--table must name some of 2, 3, 4, 5, 6, 8, 9, 10, 11; got 7, x"),
+        (("--results=missing",), "missing must be a folder with results"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, flags, message):
+    errors = run("tables.py", *flags, cwd=tmp_path, fails=True)
+    assert errors.splitlines()[-1].startswith(f"tables.py: {message}")
+    assert "Traceback" not in errors
+
+
+def test_runs_on_other_test_images_are_not_compared(tmp_path):
+    write_run(tmp_path / "softmax", **SOFTMAX, key=0)
+    write_run(tmp_path / "lade", **REFERENCE, key=1, labels=LABELS[::-1].copy())
+    errors = run("tables.py", "--table=2", "--results=.", cwd=tmp_path, fails=True)
+    assert "must have the same test images in the same order; their labels differ" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_published_tables_have_their_shapes_and_agree_where_they_overlap():
+    shapes = {number: (len(t["rows"]), len(t["columns"])) for number, t in PUBLISHED.items()}
+    assert shapes == {
+        "2": (8, 3), "3": (9, 4), "4": (15, 4), "5": (11, 1), "6": (7, 11), "8": (6, 3),
+        "9": (7, 11), "10": (5, 5), "11": (5, 5),
+    }  # fmt: skip
+    for table in PUBLISHED.values():
+        assert all(len(row["values"]) == len(table["columns"]) for row in table["rows"])
+        assert len(table["decimals"]) == len(table["columns"])
+        assert {row["mark"] for row in table["rows"] if "mark" in row} == set(table["borrowed"])
+    at = {
+        (number, row["name"], row.get("epochs")): dict(
+            zip(table["columns"], row["values"], strict=True)
+        )
+        for number, table in PUBLISHED.items()
+        for row in table["rows"]
+    }
+    for name in ("Causal Norm", "Balanced Softmax", "Softmax", "PC Softmax", "LADE"):
+        imagenet = at["4", name, 180]["all"]
+        assert imagenet == at["6", name, None]["uniform"] == at["11", name, None]["accuracy %"]
+        assert at["9", name, None]["uniform"] == at["10", name, None]["accuracy %"]
+        if name != "Causal Norm":  # table 2 borrows it
+            assert at["2", name, None]["50"] == at["9", name, None]["uniform"]
+    assert at["8", "CIFAR-100-LT (IB 100)", None]["LADE"] == at["2", "LADE", None]["100"] == 45.4
+    assert at["8", "Places-LT", None]["LADE"] == at["3", "LADE", None]["all"] == 38.8
+    assert at["8", "iNaturalist 2018", None]["LADE"] == at["5", "LADE", None]["all"] == 70.0
+    assert at["6", "PC Balanced Softmax", None]["backward 50"] == 49.0
+    assert at["11", "Causal Norm", None]["classwise ECE"] == 0.000461
+
+
+def test_the_published_figures_are_those_of_the_paper(shared_data):
+    text = (shared_data / "paper" / "lade_cvpr2021.txt").read_text()
+    for number, table in PUBLISHED.items():
+        printed = text.split(f"\nTable {number}: ")[1].lstrip().split("\n\n")[1]
+        figures = [line.split("\t")[1:] for line in printed.splitlines() if "\t" in line]
+        figures = [[float(cell) for cell in row] for row in figures if _are_numbers(row)]
+        assert figures[-len(table["rows"]) :] == [row["values"] for row in table["rows"]]
+
+
+def _are_numbers(cells):
+    return all(re.fullmatch(r"[\d.]+", cell) for cell in cells)
