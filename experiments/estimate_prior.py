@@ -30,6 +30,7 @@ flags.DEFINE_string("source", None, "Labelled images, unseen in training.", requ
 flags.DEFINE_string("target", None, "Unlabelled images.", required=True)
 flags.DEFINE_enum("method", "em", ["em", "bbse", "rlls"], "Estimator (lade_tf.label_shift).")
 flags.DEFINE_integer("bootstrap", 50, "Resamples for intervals and test; 0: none.", lower_bound=0)
+flags.DEFINE_float("pseudo_count", 0.0, "EM: images of every class to add.", lower_bound=0)
 flags.DEFINE_bool("shrink", False, "Shrink towards the training prior by the bootstrap's width.")
 flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
 flags.DEFINE_string("output", "prior.json", "File to write; must be new.")
@@ -48,6 +49,8 @@ def check_flags():
             raise ValueError(f"--{name}={path} must lie in an existing folder")
     if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
+    if FLAGS.pseudo_count and FLAGS.method != "em":
+        raise ValueError(f"--pseudo_count means nothing with --method={FLAGS.method}")
     if FLAGS.shrink and FLAGS.bootstrap < 2:
         raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
 
@@ -69,6 +72,7 @@ def estimate(model, training_prior):
             bootstrap=FLAGS.bootstrap,
             seed=FLAGS.seed,
             shrink_to=training_prior if FLAGS.shrink else None,
+            **({"pseudo_count": FLAGS.pseudo_count} if FLAGS.method == "em" else {}),
         )
     for warning in caught:
         print(f"Warning: {warning.message}")

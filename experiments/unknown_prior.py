@@ -34,6 +34,7 @@ flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 ESTIMATORS = {
     "EM": label_shift.em,
+    "EM, pseudo-count 1": lambda *samples: label_shift.em(*samples, pseudo_count=1),
     "BBSE": label_shift.bbse,
     "BBSE, soft": lambda *samples: label_shift.bbse(*samples, soft=True),
     "RLLS": label_shift.rlls,

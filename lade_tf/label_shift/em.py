@@ -37,6 +37,7 @@ def em(
     calibrate=True,
     tolerance=TOLERANCE,
     max_iterations=MAX_ITERATIONS,
+    pseudo_count=0.0,
 ):
     """Target prior by EM on calibrated posteriors.
 
@@ -52,6 +53,9 @@ def em(
         calibrate: False takes `target_probs` for calibrated at the prior of `source_labels`.
         tolerance: EM has converged when a step's L1 change is smaller.
         max_iterations: EM stops there with a warning.
+        pseudo_count: How many samples of every class to add to each step's expected counts. With
+            few target samples a class the maximum likelihood has classes at 0; this makes it the
+            maximum a posteriori under a Dirichlet prior of concentration 1 + pseudo_count.
 
     Returns:
         The target prior, [classes] float64, sums to 1.
@@ -60,8 +64,8 @@ def em(
         ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range;
             there is no target sample; a class has no source sample.
     """
-    fit = fit_em(source_probs, source_labels, target_probs, calibrate, tolerance, max_iterations)
-    return fit.prior
+    options = calibrate, tolerance, max_iterations, pseudo_count
+    return fit_em(source_probs, source_labels, target_probs, *options).prior
 
 
 def fit_em(
@@ -71,13 +75,15 @@ def fit_em(
     calibrate=True,
     tolerance=TOLERANCE,
     max_iterations=MAX_ITERATIONS,
+    pseudo_count=0.0,
 ):
     """As `em`, but returns an EMFit: the prior with the iterations and the last change."""
     tolerance = check_number(tolerance, "tolerance", above=0)
     max_iterations = check_integer(max_iterations, "max_iterations", minimum=1)
+    pseudo_count = check_number(pseudo_count, "pseudo_count", minimum=0)
     samples = check_samples(source_probs, source_labels, target_probs)
     require_every_class(samples[1], samples[0].shape[1], "EM can't start from the source prior")
-    fit = solve_em(*samples, calibrate, tolerance, max_iterations)
+    fit = solve_em(*samples, calibrate, tolerance, max_iterations, pseudo_count)
     if fit.last_change >= tolerance:
         warnings.warn(
             f"EM hasn't converged: its last change was {fit.last_change:.2g} after "
@@ -94,6 +100,7 @@ def solve_em(
     calibrate=True,
     tolerance=TOLERANCE,
     max_iterations=MAX_ITERATIONS,
+    pseudo_count=0.0,
 ):
     """EM of checked arrays."""
     source_prior = label_shares(source_labels, source_probs.shape[1])
@@ -103,7 +110,8 @@ def solve_em(
         posteriors = target_probs.astype(np.result_type(target_probs, np.float32), copy=False)
     prior, change, iterations = source_prior, np.inf, 0
     while change >= tolerance and iterations < max_iterations:
-        updated = em_step(posteriors, source_prior, prior)
+        updated = len(posteriors) * em_step(posteriors, source_prior, prior) + pseudo_count
+        updated /= updated.sum()
         change = float(np.abs(updated - prior).sum())
         prior, iterations = updated, iterations + 1
     return EMFit(prior, iterations, change)

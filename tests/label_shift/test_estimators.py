@@ -353,3 +353,23 @@ def test_a_class_never_predicted_makes_hard_bbse_singular():
 def test_bad_options_are_refused(estimator, option, message):
     with pytest.raises(ValueError, match=message):
         estimator(*small_samples(), **option)
+
+
+def test_pseudo_counts_make_em_the_maximum_a_posteriori():
+    source_probs, labels, target_probs = small_samples()
+    options = {"calibrate": False, "tolerance": 1e-12}
+    prior = label_shift.em(source_probs, labels, target_probs, pseudo_count=2.5, **options)
+    ratios = target_probs / (np.bincount(labels) / len(labels))
+
+    def log_posterior(q):
+        return np.log(ratios @ q).sum() + 2.5 * np.log(q).sum()
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        step = rng.normal(size=len(prior)) * 1e-3
+        other = prior + step - step.mean()
+        assert log_posterior(other) < log_posterior(prior)
+    many = label_shift.em(source_probs, labels, target_probs, pseudo_count=1e9)
+    np.testing.assert_allclose(many, 1 / len(many), rtol=1e-5)
+    with pytest.raises(ValueError, match="pseudo_count must be a finite number >= 0; got -1"):
+        label_shift.em(source_probs, labels, target_probs, pseudo_count=-1)
