@@ -6,10 +6,13 @@ A block of the README between `<!-- NAME -->` and `<!-- end -->` is replaced by 
 that name returns; a test asserts that none is out of date.
 """
 
+import dataclasses
 import pathlib
 import re
 
+import paper_tables
 import runs
+import table_formats
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -42,18 +45,77 @@ def gaussian_toy():
     return "\n".join(rows)
 
 
+def full_recipe():
+    """Table 2's rows that have run, published figures beside ours."""
+    return _tables([paper_tables.build("2", paper_tables.Results(RESULTS))])
+
+
+def shifted():
+    """Table 9's rows that have run, of the short runs, and their paired comparison."""
+    runs_and_ratio = paper_tables.Results(RESULTS), 30, 100
+    return _tables(
+        [paper_tables.build("9", *runs_and_ratio), paper_tables.compare("9", *runs_and_ratio)]
+    )
+
+
+def _tables(tables):
+    kept = [
+        dataclasses.replace(table, rows=tuple(row for row in table.rows if _has_run(row)))
+        for table in tables
+        if table is not None
+    ]
+    return table_formats.markdown(kept).rstrip()
+
+
+def _has_run(row):
+    return not isinstance(row, table_formats.Row) or any(f.values for f in row.figures)
+
+
+def unknown_prior():
+    """Accuracy in % with a known, an estimated and no prior, and the estimate's L1 error."""
+    content = runs.read_json(RESULTS / "unknown_prior.json")
+    results, rows = content["results"], []
+    heads = [f"{name}, {size:,} images" for name, size in content["target_images"].items()]
+    for run, by_target in results.items():
+        rows += ["", f"| {run} | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+        names = {name: None for scores in by_target.values() for name in scores}
+        for name in names:
+            cells = [_told(scores.get(name)) for scores in by_target.values()]
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows[1:])
+
+
+def _told(score):
+    if score is None:
+        return "singular"
+    return f"{100 * score['accuracy']:.1f} ± {100 * score['accuracy_sd']:.1f} ({score['l1']:.2f})"
+
+
 def speed():
-    """The ratios of experiments/benchmarks/train_step.py."""
+    """The ratios of the benchmarks."""
     benchmark = runs.read_json(RESULTS / "benchmarks" / "train_step.json")
-    rows = ["| ratio of step times | median | quartiles |", "|---|---|---|"]
+    rows = ["| ratio | median | |", "|---|---|---|"]
     for name, value in benchmark.items():
         if isinstance(value, dict) and "median" in value:
             low, high = value["quartiles"]
-            rows.append(f"| {name} | {value['median']:.3f} | {low:.3f} to {high:.3f} |")
+            rows.append(f"| {name} | {value['median']:.3f} | quartiles {low:.3f} to {high:.3f} |")
+    for value in runs.read_json(RESULTS / "benchmarks" / "evaluate.json")["results"].values():
+        size = " × ".join(f"{length:,}" for length in value["shape"])
+        seconds = f"{value['seconds']:.2f} s, peak {value['gigabytes']:.2f} GB"
+        label = f"11 priors, all metrics, {size} / 11 × softmax + argmax"
+        rows.append(f"| {label} | {value['ratio']:.2f} | {seconds} |")
+    em = runs.read_json(RESULTS / "benchmarks" / "em.json")
+    size = " × ".join(f"{length:,}" for length in em["shape"])
+    seconds = f"{1e3 * em['step_seconds']:.0f} ms, {em['gigabytes_per_second']:.1f} GB/s"
+    seconds += f", {em['bandwidth_share']:.2f} of a bare read's rate"
+    rows.append(f"| step of EM, {size} / plain NumPy | {em['ratio']:.3f} | {seconds} |")
     return "\n".join(rows)
 
 
-BLOCKS = {"results": results, "gaussian_toy": gaussian_toy, "speed": speed}
+BLOCKS = {
+    block.__name__: block
+    for block in (results, full_recipe, shifted, unknown_prior, gaussian_toy, speed)
+}
 
 
 def updated(text):

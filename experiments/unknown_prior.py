@@ -27,11 +27,6 @@ from lade_tf import label_shift, metrics, priors
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("runs", None, "Finished runs, committed results or run folders.", required=True)
-flags.DEFINE_list("targets", ["forward:50", "uniform", "backward:50"], "Priors of the target sets.")
-flags.DEFINE_integer("draws", 5, "Seeds of split and target set.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-
 ESTIMATORS = {
     "EM": label_shift.em,
     "EM, pseudo-count 1": lambda *samples: label_shift.em(*samples, pseudo_count=1),
@@ -102,6 +97,13 @@ def measure(saved, target, draws):
     return {name: _mean_and_sd(values) for name, values in scores.items()}
 
 
+def target_size(saved, target):
+    """Returns how many images a target set holds."""
+    per_class = evaluation.per_class(saved) // 2
+    prior = evaluation.resolve_prior(target, saved.counts, per_class)
+    return int(evaluation.drawn_counts(prior, per_class).sum())
+
+
 def _mean_and_sd(values):
     (l1, accuracy), (l1_sd, accuracy_sd) = np.mean(values, axis=0), np.std(values, axis=0)
     errors = {"l1": l1, "l1_sd": l1_sd, "accuracy": accuracy, "accuracy_sd": accuracy_sd}
@@ -135,7 +137,8 @@ def main():
     print("accuracy in % (L1 error of the prior that the model is told)\n")
     print(format_table(results))
     if FLAGS.output:
-        content = {"draws": FLAGS.draws, "folds": 2, "results": results}
+        sizes = {target: target_size(loaded[0].saved, target) for target in FLAGS.targets}
+        content = {"draws": FLAGS.draws, "folds": 2, "target_images": sizes, "results": results}
         seconds = round(time.monotonic() - start, 1)
         runs.write_json(
             pathlib.Path(FLAGS.output), {**content, "seconds": seconds, **runs.provenance()}
@@ -143,4 +146,13 @@ def main():
 
 
 if __name__ == "__main__":
+    # Here, so that tests can import this beside another binary.
+    flags.DEFINE_list(
+        "runs", None, "Finished runs, committed results or run folders.", required=True
+    )
+    flags.DEFINE_list(
+        "targets", ["forward:50", "uniform", "backward:50"], "Priors of the target sets."
+    )
+    flags.DEFINE_integer("draws", 5, "Seeds of split and target set.", lower_bound=1)
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)
