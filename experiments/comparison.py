@@ -7,6 +7,7 @@ distribution that they are tested under ("PC" in the paper).
 import dataclasses
 import pathlib
 
+import evaluation
 import numpy as np
 import runs
 
@@ -73,27 +74,78 @@ def find_runs(folder):
     return [load_run(path.parent) for path in sorted(folder.rglob("test_logits.npz"))]
 
 
-def paired_bootstrap(correct, other_correct, weights, resamples=2000, seed=0):
-    """Compares the accuracies of two classifiers on the same test images.
+def correct(saved, target_prior):
+    """Returns [samples] booleans: whether `SavedLogits` told `target_prior` are right."""
+    probabilities = evaluation.adapt(saved.logits, saved.source_prior, target_prior)
+    return probabilities.argmax(axis=1) == saved.labels
+
+
+def check_same_images(saved, other):
+    """Raises a ValueError unless two `SavedLogits` are of the same test images."""
+    if not np.array_equal(saved.labels, other.labels):
+        raise ValueError(
+            "two runs are compared on the same test images in the same order; their labels differ"
+        )
+
+
+def compare(saved, other, names, test_name=None, reading="notebook"):
+    """Compares two runs told the same priors, each tested on its own or on `test_name`.
+
+    Returns:
+        {name: {"difference", "low", "high"}}: accuracy of the first less that of the second, and
+        the ends of its 95 % interval (`paired_bootstrap`).
+    """
+    check_same_images(saved, other)
+    gains, weights = [], []
+    for name in names:
+        told, test = (
+            evaluation.resolve_prior(text, saved.counts, evaluation.per_class(saved), reading)
+            for text in (name, test_name or name)
+        )
+        gains.append(correct(saved, told).astype(np.float64) - correct(other, told))
+        weights.append(evaluation.class_weights(saved.labels, test))
+    ends = paired_bootstrap(np.stack(gains, axis=1), np.stack(weights, axis=1))
+    keys = ("difference", "low", "high")
+    return {
+        name: dict(zip(keys, map(float, values), strict=True))
+        for name, values in zip(names, np.transpose(ends), strict=True)
+    }
+
+
+def format_comparison(results):
+    """Returns {name: comparison} as lines of text, in points, * where the interval excludes 0."""
+    lines = []
+    for name, values in results.items():
+        difference, low, high = (100 * values[key] for key in ("difference", "low", "high"))
+        mark = "*" if low > 0 or high < 0 else ""
+        lines.append(f"{name:12} {difference:+6.2f}{mark:1}  {low:+.2f} to {high:+.2f}")
+    return "\n".join(lines)
+
+
+def paired_bootstrap(gains, weights, resamples=2000, seed=0):
+    """Returns the mean gain of one classifier over another on the same images, and its interval.
 
     Every resample draws as many images as there are, with replacement over the whole test set, and
-    serves both, so images that are hard for both cancel out. The interval covers the choice of
-    test images, not the training seed or the draw of the training subset.
+    serves both classifiers, so images that are hard for both cancel out. The interval covers the
+    choice of test images, not the training seed or the draw of the training subset.
 
     Args:
-        correct, other_correct: [samples] booleans, whether each classifier is right.
-        weights: [samples] weights of the images under the test prior.
+        gains: [samples] or [samples, tests]: 1 where only the first is right, −1 where only the
+            second is, else 0.
+        weights: as `gains`, weights of the images under the test prior.
         resamples: how many resamples.
         seed: of the resamples.
 
     Returns:
-        (difference, low, high): accuracy of the first less that of the second, and the ends of
-        its 95 % percentile interval.
+        (difference, low, high), floats or [tests]: the accuracy of the first less that of the
+        second, and the ends of its 95 % percentile interval.
     """
-    gain = weights * (correct.astype(np.float64) - other_correct)
-    occurrences = np.random.default_rng(seed).multinomial(
-        len(gain), np.full(len(gain), 1 / len(gain)), size=resamples
-    )
-    differences = (occurrences @ gain) / (occurrences @ weights)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(gain.sum() / weights.sum()), float(low), float(high)
+    rng = np.random.default_rng(seed)
+    weighted = weights * gains
+    shares = np.full(len(gains), 1 / len(gains))
+    differences = []
+    for _ in range(resamples):
+        occurrences = rng.multinomial(len(gains), shares)
+        differences.append((occurrences @ weighted) / (occurrences @ weights))
+    low, high = np.percentile(differences, [2.5, 97.5], axis=0)
+    return weighted.sum(axis=0) / weights.sum(axis=0), low, high

@@ -7,13 +7,15 @@
 default each target prior is tested on its own: the eleven of section 4.3. Accuracy is the exact
 expectation over all test sets of that label distribution, with its standard error, and beside it
 that of one drawn test set. A run is measured from its test_logits.npz, in seconds; a SavedModel of
-experiments/export.py or a .keras file is run over the test set first.
+experiments/export.py or a .keras file is run over the test set first. --compare=RUN adds how much
+better it is than another run, by a paired bootstrap over the test images.
 """
 
 import pathlib
 
 import binary
 import classifiers
+import comparison
 import evaluation
 import runs
 from absl import flags
@@ -31,6 +33,7 @@ flags.DEFINE_integer("data_seed", 0, "With --model: the data seed it was trained
 flags.DEFINE_string("data_dir", None, "With --model: prepared tensorflow-datasets folder.")
 flags.DEFINE_list("target_prior", list(evaluation.PROTOCOL), f"What the model is told: {PRIORS}.")
 flags.DEFINE_string("test_prior", None, f"What the test set is like: {PRIORS}.")
+flags.DEFINE_string("compare", None, "Run folder to compare with on the same test images.")
 flags.DEFINE_enum("reading", "notebook", priors.READINGS, "Of section 4.3's class sizes.")
 flags.DEFINE_integer("draw_seed", 0, "Seed of the drawn test sets.", lower_bound=0)
 flags.DEFINE_string("output", None, "JSON file to write the metrics to as well; must be new.")
@@ -64,14 +67,21 @@ def check_flags():
 
 def main():
     check_flags()
+    other = FLAGS.compare and runs.RunFolder(FLAGS.compare).test_logits()
     saved = load_logits()
-    results = evaluation.evaluate_priors(
-        saved, FLAGS.target_prior, FLAGS.test_prior, FLAGS.reading, FLAGS.draw_seed
-    )
+    if other:
+        comparison.check_same_images(saved, other)
+    told = FLAGS.target_prior, FLAGS.test_prior, FLAGS.reading
+    results = {"metrics": evaluation.evaluate_priors(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
-    print(evaluation.format_table(results, first_column="model is told"))
+    print(evaluation.format_table(results["metrics"], first_column="model is told"))
+    if other:
+        results["difference"] = comparison.compare(saved, other, *told)
+        print(f"\naccuracy less that of {FLAGS.compare}, in points, with its 95 % interval")
+        print("(* excludes 0; over test images, not over training seeds)\n")
+        print(comparison.format_comparison(results["difference"]))
     if FLAGS.output:
-        runs.write_json(pathlib.Path(FLAGS.output), {"metrics": results, **runs.provenance()})
+        runs.write_json(pathlib.Path(FLAGS.output), {**results, **runs.provenance()})
 
 
 if __name__ == "__main__":

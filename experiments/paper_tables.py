@@ -249,15 +249,14 @@ def _paired(results, first, second, setting):
         if seeds not in runs_of_second:
             continue
         other = runs_of_second[seeds]
-        if not np.array_equal(run.saved.labels, other.saved.labels):
-            raise ValueError(
-                f"{run.path} and {other.path} must have the same test images in the same order; "
-                "their labels differ"
-            )
+        comparison.check_same_images(run.saved, other.saved)
         uniform = priors.uniform_prior(len(run.saved.counts))
+        right, other_right = (
+            comparison.correct(one.saved, method.target_prior(one.saved, uniform))
+            for one, method in ((run, first), (other, second))
+        )
         interval = comparison.paired_bootstrap(
-            _correct(run, first, uniform),
-            _correct(other, second, uniform),
+            right.astype(np.float64) - other_right,
             evaluation.class_weights(run.saved.labels, uniform),
         )
         yield Comparison(
@@ -265,13 +264,6 @@ def _paired(results, first, second, setting):
             f"IB {setting.imbalance_ratio:g}, data seed {seeds[0]}, seed {seeds[1]}",
             *(100 * value for value in interval),
         )
-
-
-def _correct(run, method, test_prior):
-    saved = run.saved
-    told = method.target_prior(saved, test_prior)
-    probabilities = evaluation.adapt(saved.logits, saved.source_prior, told)
-    return probabilities.argmax(axis=1) == saved.labels
 
 
 def build_all(numbers, results, epochs=None, imbalance_ratio=None):

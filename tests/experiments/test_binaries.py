@@ -106,7 +106,8 @@ def test_balanced_softmax_and_the_reference_estimator_run(tmp_path):
 
 
 def test_evaluate_gives_the_numbers_of_the_run(lade_run, tmp_path):
-    run("evaluate.py", f"--run={lade_run}", "--output=metrics.json", cwd=tmp_path)
+    flags = (f"--run={lade_run}", f"--compare={lade_run}", "--output=metrics.json")
+    assert "95 % interval" in run("evaluate.py", *flags, cwd=tmp_path)
     measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     result = json.loads((lade_run / "result.json").read_text())
     assert len(measured) == 11 and all(
@@ -254,6 +255,7 @@ BAD_EVALUATIONS = {
     "typo": (["--run=lade", "--target_prior=unifrom"], "a prior must be uniform, train"),
     "empty": (["--run=lade", "--target_prior="], "--target_prior must name at least one prior"),
     "length": (["--run=lade", "--target_prior=prior.json"], "must have 10 entries, one a class"),
+    "compare": (["--run=lade", "--compare=nowhere"], "nowhere isn't a run folder"),
     "output": (["--run=lade", "--output=no/x.json"], "must lie in an existing folder"),
     "data set": (["--run=lade", "--dataset=digits_lt"], "a run knows its data set"),
     "missing": (["--model=nowhere", "--dataset=digits_lt"], "--model=nowhere doesn't exist"),

@@ -1,5 +1,6 @@
 import dataclasses
 
+import comparison
 import evaluation
 import numpy as np
 import pytest
@@ -190,3 +191,24 @@ def test_saved_logits_that_cannot_be_used_are_refused(tmp_path, change, message)
     dataclasses.replace(make_saved(), **change).save(tmp_path / "test_logits.npz")
     with pytest.raises(ValueError, match=message):
         runs.SavedLogits.load(tmp_path / "test_logits.npz")
+
+
+def test_two_runs_are_compared_under_every_prior():
+    saved = cifar_sized()
+    worse = dataclasses.replace(saved, logits=saved.logits.copy())
+    worse.logits[saved.labels >= 90] = 0  # right in none of the ten rarest classes, but for one
+    names = ["forward:10", "uniform", "backward:10"]
+    results = comparison.compare(saved, worse, names)
+    for name in names:
+        prior = evaluation.resolve_prior(name, saved.counts, 100)
+        one, other = (evaluation.evaluate(s, prior, prior)["accuracy"] for s in (saved, worse))
+        difference = results[name]
+        assert difference["difference"] == pytest.approx(one - other)
+        assert difference["low"] < difference["difference"] < difference["high"]
+    assert results["backward:10"]["low"] > results["forward:10"]["high"] > 0
+    same = comparison.compare(saved, saved, names, "train")["uniform"]
+    assert same == {"difference": 0, "low": 0, "high": 0}
+    assert "forward:10" in comparison.format_comparison(results)
+    shuffled = dataclasses.replace(saved, labels=saved.labels[::-1])
+    with pytest.raises(ValueError, match="same test images in the same order"):
+        comparison.compare(saved, shuffled, names)
