@@ -106,14 +106,11 @@ def draw(result, training_prior, class_names):
     from lade_tf import plots
 
     figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
     plots.prior_bars(
-        figure.add_subplot(),
-        result.prior,
-        training_prior,
-        result.low,
-        result.high,
-        class_names=class_names,
+        axes, result.prior, training_prior, result.low, result.high, class_names=class_names
     )
+    axes.legend()
     with runs.replacing(FLAGS.plot) as temporary:
         figure.savefig(temporary, dpi=150)
 
