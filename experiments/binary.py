@@ -4,12 +4,24 @@ Imported first: TensorFlow reads its log level when it is imported.
 """
 
 import os
+import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 from absl import app, logging
+
+
+def check_new_file(path, flag="--output"):
+    """Raises a ValueError unless `path` is None or a new file in an existing folder."""
+    if path is None:
+        return
+    path = pathlib.Path(path)
+    if path.exists():
+        raise ValueError(f"{flag}={path} exists already: give a new file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{flag}={path} must lie in an existing folder")
 
 
 def run(main):

@@ -41,12 +41,8 @@ LISTED = 5  # classes at either end
 
 def check_flags():
     """Refuses what can be refused before any work."""
-    for name in ("output", "plot"):
-        path = pathlib.Path(FLAGS[name].value or name)
-        if FLAGS[name].value and path.exists():
-            raise ValueError(f"--{name}={path} exists already: give a new file")
-        if not path.parent.is_dir():
-            raise ValueError(f"--{name}={path} must lie in an existing folder")
+    binary.check_new_file(FLAGS.output)
+    binary.check_new_file(FLAGS.plot, "--plot")
     if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
     if FLAGS.pseudo_count and FLAGS.method != "em":

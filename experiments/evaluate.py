@@ -58,11 +58,7 @@ def check_flags():
         raise ValueError(f"--target_prior must name at least one prior: {PRIORS}")
     for name in filter(None, [*FLAGS.target_prior, FLAGS.test_prior]):
         evaluation.check_prior_name(name)
-    output = pathlib.Path(FLAGS.output or "metrics.json")
-    if FLAGS.output and output.exists():
-        raise ValueError(f"--output={output} exists already: give a new file")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output={output} must lie in an existing folder")
+    binary.check_new_file(FLAGS.output)
 
 
 def main():

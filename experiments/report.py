@@ -37,7 +37,7 @@ def write_report(paths, output, overwrite=False):
         raise ValueError(f"--output={output} exists already: give a new file or --overwrite")
     if not output.parent.is_dir():
         raise ValueError(f"--output={output} must lie in an existing folder")
-    text = page([_load(path) for path in paths])
+    text = page([comparison.load_run(path) for path in paths])
     with runs.replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -84,13 +84,6 @@ def page_data(loaded):
             for name, run in zip(_names(loaded), loaded, strict=True)
         ],
     }
-
-
-def _load(path):
-    try:
-        return comparison.load_run(path)
-    except KeyError as error:
-        raise ValueError(f"{path}/result.json isn't a run's: it lacks {error}") from error
 
 
 def _stops(saved):

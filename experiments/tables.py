@@ -12,8 +12,6 @@ paper's LADE is compared with estimator "reference", which made the published fi
 shows runs of another length than published.
 """
 
-import pathlib
-
 import binary
 import paper_tables
 import runs
@@ -40,11 +38,7 @@ def check_flags():
         )
     if FLAGS.imbalance_ratio is not None and not {*FLAGS.table} & {*OTHER_RATIO}:
         raise ValueError(f"--imbalance_ratio is for tables {' and '.join(OTHER_RATIO)}")
-    output = pathlib.Path(FLAGS.output or "tables.md")
-    if FLAGS.output and output.exists():
-        raise ValueError(f"--output={output} exists already: give a new file")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output={output} must lie in an existing folder")
+    binary.check_new_file(FLAGS.output)
 
 
 def main():

@@ -124,8 +124,7 @@ def format_table(results):
 
 
 def main():
-    if FLAGS.output and pathlib.Path(FLAGS.output).exists():
-        raise ValueError(f"--output={FLAGS.output} exists already: give a new file")
+    binary.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
     loaded = [comparison.load_run(path) for path in FLAGS.runs]

@@ -115,7 +115,7 @@ def test_bad_input_is_refused(small, tmp_path):
         "exists already: give a new file or --overwrite": ([first], page),
         "must be tested on the same images": ([first, other], output),
         "must rank the classes alike": ([first, reversed_ranks], output),
-        "result.json isn't a run's: it lacks 'config'": ([no_config], output),
+        "result.json must hold the run's config": ([no_config], output),
         "the test set must hold every class": ([missing_class], output),
     }
     for message, arguments in cases.items():
