@@ -33,7 +33,7 @@ def test_a_run_folder_holds_everything(lade_run):
     assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
     result = json.loads((lade_run / "result.json").read_text())
     assert set(result["metrics"]) == {
-        "accuracy", "many", "medium", "few", "ece", "classwise_ece", "brier", "nll",
+        "accuracy", "accuracy_se", "many", "medium", "few", "ece", "classwise_ece", "brier", "nll",
     }  # fmt: skip
     assert {"config", "command", "versions", "hardware", "seconds", "commit"} <= set(result)
     assert result["config"]["dataset"] == "digits_lt" and result["config"]["estimator"] == "paper"
