@@ -2,6 +2,8 @@
 
 import json
 
+import classifiers
+import image_files
 import keras
 import numpy as np
 import pytest
@@ -42,8 +44,9 @@ def write_png(path, image):
     path.write_bytes(tf.io.encode_png(image).numpy())
 
 
-@pytest.mark.parametrize("model", ["--run=lade", "--model=lade/saved_model"])
-@pytest.mark.parametrize("ending", [".npz", ""])
+@pytest.mark.parametrize(
+    ("model", "ending"), [("--run=lade", ".npz"), ("--model=lade/saved_model", "")]
+)
 def test_the_written_prior_is_that_of_the_estimator(
     lade_run, files, samples, tmp_path, model, ending
 ):
@@ -88,33 +91,61 @@ def test_adapt_to_sees_probabilities_at_the_uniform_prior(samples):
     np.testing.assert_array_equal(model.target_prior, before)
 
 
-BAD = {
-    "neither": ({"run": None}, "give either --run or --model"),
-    "empty target": ({"target": "empty"}, "must hold at least one image"),
-    "no target": ({"target": "nowhere"}, "must be a folder of images or an .npz file"),
-    "wrong shape": ({"target": "wrong.npz"}, "'images' in --target=wrong.npz must have shape"),
-    "no labels": ({"source": "target.npz"}, "--source=target.npz must be an .npz with 'labels'"),
-    "unknown class": ({"source": "strange"}, "must hold a folder for each class"),
+BAD_FLAGS = {
     "missing class": ({"source": "lacking.npz"}, "label_shift.rlls gives a regularised estimate"),
     "existing output": ({"output": "target.npz"}, "--output=target.npz exists already"),
     "shrink": ({"shrink": "true", "bootstrap": "0"}, "--shrink needs --bootstrap"),
     "plot": ({"plot": "prior.svg"}, "must end in .png or .pdf"),
-    "damaged": ({"target": "damaged"}, "can't be read as an image"),
+    "pseudo_count": ({"pseudo_count": "1", "method": "rlls"}, "means nothing with --method=rlls"),
 }
 
 
-@pytest.mark.parametrize("change", BAD.values(), ids=BAD)
-def test_bad_input_is_refused_in_one_message(change, lade_run, files, samples):
+@pytest.mark.parametrize("change", BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_flags_are_refused_in_one_message(change, lade_run, files, samples):
     source, labels, _ = samples
-    (files / "empty").mkdir(exist_ok=True)
-    write_png(files / "strange" / "eleven" / "0.png", source[0])
-    (files / "damaged").mkdir(exist_ok=True)
-    (files / "damaged" / "0.png").write_bytes(b"no image")
-    np.savez(files / "wrong.npz", images=source[:, :4])
     np.savez(files / "lacking.npz", images=source[labels != 7], labels=labels[labels != 7])
     change, message = change
     flags = {"run": lade_run, "source": "source.npz", "target": "target.npz", **change}
-    given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    given = [f"--{name}={value}" for name, value in flags.items()]
     errors = run("estimate_prior.py", *given, cwd=files, fails=True)
     assert message in errors and "Traceback" not in errors
     assert not (files / "prior.json").exists()
+
+
+BAD_IMAGES = {
+    "empty": "must hold at least one image",
+    "nowhere": "must be a folder of images or an .npz file",
+    "wrong.npz": "'images' in --target=.*wrong.npz must have shape",
+    "small": r"0000.png must have the shape .8, 8, 1. that the model takes; got .4, 8, 1.",
+    "damaged": "0.png can't be read as an image",
+    "note.txt": "must be a folder of images or an .npz file",
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_images_are_refused(name, tmp_path):
+    image = np.zeros((8, 8, 1), np.uint8)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "0.png").write_bytes(b"no image")
+    (tmp_path / "note.txt").write_text("no image")
+    write_png(tmp_path / "small" / "0000.png", image[:4])
+    np.savez(tmp_path / "wrong.npz", images=image[None, :4])
+    with pytest.raises(ValueError, match=BAD_IMAGES[name]):
+        image_files.read_images(tmp_path / name, (8, 8, 1), "--target")
+
+
+def test_bad_labels_are_refused(tmp_path):
+    image = np.zeros((8, 8, 1), np.uint8)
+    arguments = ["ant", "bee"], 2, (8, 8, 1), "--source"
+    write_png(tmp_path / "strange" / "cicada" / "0.png", image)
+    with pytest.raises(ValueError, match="a folder for each class.*ant, bee.*got 'cicada'"):
+        image_files.read_labelled_images(tmp_path / "strange", *arguments)
+    np.savez(tmp_path / "bare.npz", images=image[None])
+    with pytest.raises(ValueError, match="bare.npz must be an .npz with 'labels'"):
+        image_files.read_labelled_images(tmp_path / "bare.npz", *arguments)
+    np.savez(tmp_path / "short.npz", images=image[None], labels=[0, 1])
+    with pytest.raises(ValueError, match="'labels' in .* must have shape .1.; got .2."):
+        image_files.read_labelled_images(tmp_path / "short.npz", *arguments)
+    with pytest.raises(ValueError, match="give either --run or --model"):
+        classifiers.load()
