@@ -22,6 +22,24 @@ def balanced_softmax(network, counts, config):
     return lade_tf.AdaptedModel(network, counts), lade_tf.losses.BalancedSoftmax(counts)
 
 
+def logit_adjustment(network, counts, config):
+    """Logit adjustment; its logits carry the prior ∝ π^(1−τ)."""
+    loss = lade_tf.losses.LogitAdjustment(counts, config["tau"])
+    return lade_tf.AdaptedModel(network, counts, source_prior=loss.source_prior), loss
+
+
+def focal(network, counts, config):
+    """Focal loss on the softmax; its logits carry the training prior."""
+    model = lade_tf.AdaptedModel(network, counts, source_prior=lade_tf.priors.class_prior(counts))
+    return model, lade_tf.losses.Focal(config["gamma"])
+
+
+def cb_focal(network, counts, config):
+    """Class-balanced focal loss on sigmoids; its logits are taken to carry no prior."""
+    loss = lade_tf.losses.ClassBalancedFocal(counts, config["beta"], config["gamma"])
+    return lade_tf.AdaptedModel(network, counts), loss
+
+
 def lade(network, counts, config):
     """LADE; its logits are disentangled, the model owns its loss."""
     model = lade_tf.LADEModel(
@@ -30,7 +48,10 @@ def lade(network, counts, config):
     return model, None
 
 
-METHODS = {"softmax": softmax, "balanced_softmax": balanced_softmax, "lade": lade}
+METHODS = {
+    method.__name__: method
+    for method in (softmax, balanced_softmax, logit_adjustment, focal, cb_focal, lade)
+}
 
 
 def build_network(config, data):

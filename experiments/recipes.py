@@ -47,8 +47,18 @@ LADE = {
     },
 }
 
-LOSSES = ("softmax", "balanced_softmax", "lade")
-LADE_ONLY = ("estimator", "alpha", "remine_lambda")
+# What each loss has beside the recipe, and the published value where it is the same everywhere.
+PARAMETERS = {
+    "softmax": (),
+    "balanced_softmax": (),
+    "logit_adjustment": ("tau",),
+    "focal": ("gamma",),
+    "cb_focal": ("beta", "gamma"),
+    "lade": ("estimator", "alpha", "remine_lambda"),
+}
+DEFAULTS = {"tau": 1.0, "gamma": 2.0, "beta": 0.9999, "estimator": "paper"}
+LOSSES = tuple(PARAMETERS)
+LOSS_FLAGS = tuple(dict.fromkeys(name for names in PARAMETERS.values() for name in names))
 
 
 def resolve(dataset, loss, overrides):
@@ -61,7 +71,7 @@ def resolve(dataset, loss, overrides):
             epochs the recipe's milestones are scaled along.
 
     Raises:
-        ValueError: for an unknown data set or loss, for LADE's parameters with another loss, and
+        ValueError: for an unknown data set or loss, for a parameter of another loss, and
             for a combination without published parameters unless they are given.
     """
     if dataset not in DATASETS or loss not in LOSSES:
@@ -74,27 +84,24 @@ def resolve(dataset, loss, overrides):
     config = {"dataset": dataset, "loss": loss, **recipe, **given}
     scale = config["epochs"] / recipe["epochs"]
     config["milestones"] = [max(1, round(epoch * scale)) for epoch in recipe["milestones"]]
-    return {**config, **_lade_parameters(config, given)}
+    return {**config, **_parameters(config, given)}
 
 
-def _lade_parameters(config, given):
-    if config["loss"] != "lade":
-        useless = [f"--{name}" for name in LADE_ONLY if name in given]
-        if useless:
-            raise ValueError(f"{', '.join(useless)} means nothing with --loss={config['loss']}")
-        return dict.fromkeys(LADE_ONLY)
-    alpha, remine_lambda = LADE.get((config["dataset"], config["imbalance_ratio"]), (None, None))
-    parameters = {
-        "estimator": given.get("estimator", "paper"),
-        "alpha": given.get("alpha", alpha),
-        "remine_lambda": given.get("remine_lambda", remine_lambda),
-    }
-    missing = [f"--{name}" for name, value in parameters.items() if value is None]
+def _parameters(config, given):
+    """Returns {flag of any loss: value}, None for those of other losses."""
+    own = PARAMETERS[config["loss"]]
+    useless = [f"--{name}" for name in LOSS_FLAGS if name in given and name not in own]
+    if useless:
+        raise ValueError(f"{', '.join(useless)} means nothing with --loss={config['loss']}")
+    published = LADE.get((config["dataset"], config["imbalance_ratio"]), ())
+    defaults = {**DEFAULTS, **dict(zip(("alpha", "remine_lambda"), published, strict=False))}
+    missing = [f"--{name}" for name in own if name not in given and name not in defaults]
     if missing:
         known = ", ".join(f"{name} at {ratio}" for name, ratio in LADE)
         raise ValueError(
-            f"--dataset={config['dataset']} --loss=lade has no published parameters at "
+            f"--dataset={config['dataset']} --loss={config['loss']} has no published parameters at "
             f"--imbalance_ratio={config['imbalance_ratio']:g}: give {' and '.join(missing)}. "
             f"Known: {known}"
         )
-    return parameters
+    parameters = {name: given.get(name, defaults.get(name)) for name in own}
+    return {**dict.fromkeys(LOSS_FLAGS), **parameters}

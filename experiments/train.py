@@ -44,11 +44,14 @@ flags.DEFINE_float("l2", None, "Factor of the weights in their gradient.", lower
 flags.DEFINE_enum("estimator", None, lade_tf.ops.ESTIMATORS, "LADE: equations or released code.")
 flags.DEFINE_float("alpha", None, "LADE: weight of LADER.", lower_bound=0)
 flags.DEFINE_float("remine_lambda", None, "LADE: weight of T² in LADER.", lower_bound=0)
+flags.DEFINE_float("tau", None, "logit_adjustment: strength.", lower_bound=0)
+flags.DEFINE_float("gamma", None, "focal, cb_focal: focusing parameter.", lower_bound=0)
+flags.DEFINE_float("beta", None, "cb_focal: of the effective number, in [0, 1).", lower_bound=0)
 
 PROBE_IMAGES = 32
 OVERRIDE_FLAGS = (
     *("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size"),
-    *("learning_rate", "l2", "estimator", "alpha", "remine_lambda"),
+    *("learning_rate", "l2", *recipes.LOSS_FLAGS),
 )
 
 

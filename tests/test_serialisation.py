@@ -17,6 +17,9 @@ def make_network():
 
 LOSSES = {
     "LADE": lambda: lade_tf.losses.LADE(np.array(COUNTS), 0.2, 0.05, "reference", name="mine"),
+    "ClassBalancedFocal": lambda: lade_tf.losses.ClassBalancedFocal(COUNTS, 0.99, 1.5, "smooth"),
+    "Focal": lambda: lade_tf.losses.Focal(1.5, name="mine"),
+    "LogitAdjustment": lambda: lade_tf.losses.LogitAdjustment(np.array(COUNTS), 0.7, "smooth"),
     "BalancedSoftmax": lambda: lade_tf.losses.BalancedSoftmax(COUNTS, "smooth", reduction="sum"),
 }
 MODELS = {

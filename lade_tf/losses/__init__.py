@@ -1,6 +1,16 @@
 """Losses for long-tailed training; plain softmax cross-entropy is Keras' own."""
 
 from lade_tf.losses.balanced_softmax import BalancedSoftmax, balanced_softmax
+from lade_tf.losses.focal import ClassBalancedFocal, Focal, effective_number_weights
 from lade_tf.losses.lade import LADE
+from lade_tf.losses.logit_adjustment import LogitAdjustment
 
-__all__ = ["LADE", "BalancedSoftmax", "balanced_softmax"]
+__all__ = [
+    "LADE",
+    "BalancedSoftmax",
+    "ClassBalancedFocal",
+    "Focal",
+    "LogitAdjustment",
+    "balanced_softmax",
+    "effective_number_weights",
+]

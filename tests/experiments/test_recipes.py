@@ -18,7 +18,18 @@ PUBLISHED = {
 def test_lade_on_cifar_100_is_table_7(ratio, alpha):
     config = recipes.resolve("cifar100_lt", "lade", {"imbalance_ratio": ratio})
     lade = {"alpha": alpha, "remine_lambda": 0.01, "estimator": "paper", "imbalance_ratio": ratio}
-    assert config == {"dataset": "cifar100_lt", "loss": "lade", **PUBLISHED, **lade}
+    others = dict.fromkeys(("tau", "gamma", "beta"))
+    assert config == {"dataset": "cifar100_lt", "loss": "lade", **PUBLISHED, **lade, **others}
+
+
+def test_the_published_parameters_of_the_other_losses():
+    for loss, own in (
+        ("focal", {"gamma": 2.0}),
+        ("cb_focal", {"gamma": 2.0, "beta": 0.9999}),
+        ("logit_adjustment", {"tau": 1.0}),
+    ):
+        config = recipes.resolve("cifar100_lt", loss, {})
+        assert {name: config[name] for name in recipes.LOSS_FLAGS if config[name]} == own
 
 
 def test_milestones_are_scaled_with_the_epochs():
@@ -41,8 +52,9 @@ def test_a_flag_wins_over_the_recipe():
     ("dataset", "loss", "overrides", "message"),
     [
         ("cifar", "lade", {}, "--dataset=cifar --loss=lade isn't known. Data sets: digits_lt, "),
-        ("digits_lt", "ldae", {}, "Losses: softmax, balanced_softmax, lade"),
+        ("digits_lt", "ldae", {}, "Losses: softmax, balanced_softmax, logit_adj"),
         ("digits_lt", "softmax", {"alpha": 0.1}, "--alpha means nothing with --loss=softmax"),
+        ("digits_lt", "focal", {"beta": 0.9}, "--beta means nothing with --loss=focal"),
         (
             "cifar100_lt",
             "lade",

@@ -1,0 +1,58 @@
+"""Logit adjustment (Menon et al., ICLR 2021): Balanced Softmax with a strength τ."""
+
+import keras
+import numpy as np
+
+from lade_tf import priors
+from lade_tf.checks import check_number
+from lade_tf.losses.balanced_softmax import balanced_softmax
+
+
+@keras.saving.register_keras_serializable("lade_tf")
+class LogitAdjustment(keras.losses.Loss):
+    """Cross-entropy of softmax(f + τ·log π), π the training prior, on integer labels and logits.
+
+    Reference: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10. The
+    trained logits carry the prior ∝ π^(1−τ), which `source_prior` gives: none at τ = 1 (Balanced
+    Softmax), the training prior at τ = 0 (plain cross-entropy).
+
+    >>> loss = lade_tf.losses.LogitAdjustment([900, 90, 10], tau=1.5)
+    >>> model.compile("sgd", loss)
+
+    Args:
+        class_counts: [classes] training samples per class.
+        tau: τ ≥ 0.
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+    """
+
+    def __init__(
+        self,
+        class_counts,
+        tau=1.0,
+        zero_count="error",
+        name="logit_adjustment",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.tau = check_number(tau, "tau", minimum=0)
+        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
+        self.class_counts = np.asarray(class_counts).tolist()
+        self.zero_count = zero_count
+
+    @property
+    def source_prior(self):
+        """The prior ∝ π^(1−τ) that the trained logits carry, [classes] float64."""
+        power = np.exp((1 - self.tau) * (self.log_prior - self.log_prior.max()))
+        return power / power.sum()
+
+    def call(self, y_true, y_pred):
+        return balanced_softmax(y_pred, y_true, self.tau * self.log_prior)
+
+    def get_config(self):
+        config = {
+            "class_counts": self.class_counts,
+            "tau": self.tau,
+            "zero_count": self.zero_count,
+        }
+        return {**super().get_config(), "dtype": self.dtype, **config}
