@@ -1,4 +1,4 @@
-"""Focal losses: on the softmax (Lin et al., 2017), class-balanced on sigmoids (Cui et al., 2019)."""
+"""Focal losses: on the softmax (Lin et al., 2017), class-balanced on sigmoids (Cui et al. 2019)."""
 
 import keras
 import numpy as np

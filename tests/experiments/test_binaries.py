@@ -96,6 +96,16 @@ def test_softmax_shows_the_pair_with_and_without_adaptation(tmp_path):
     np.testing.assert_allclose(saved.source_prior, saved.counts / saved.counts.sum())
 
 
+@pytest.mark.parametrize("flags", [("focal",), ("cb_focal",), ("logit_adjustment", "--tau=0.5")])
+def test_the_other_losses_run_and_save_what_their_logits_carry(flags, tmp_path):
+    run("train.py", *TINY, f"--loss={flags[0]}", *flags[1:], "--run_dir=run", cwd=tmp_path)
+    saved = runs.SavedLogits.load(tmp_path / "run" / "test_logits.npz")
+    power = {"focal": 1, "cb_focal": 0, "logit_adjustment": 0.5}[flags[0]]
+    np.testing.assert_allclose(
+        saved.source_prior, saved.counts**power / (saved.counts**power).sum()
+    )
+
+
 def test_balanced_softmax_and_the_reference_estimator_run(tmp_path):
     run("train.py", *TINY, "--loss=balanced_softmax", cwd=tmp_path)
     run("train.py", *TINY, "--loss=lade", "--estimator=reference", cwd=tmp_path)
@@ -216,7 +226,7 @@ BAD_FLAGS = {
         ["--dataset=imagenet", "--loss=lade"],
         "--dataset=imagenet --loss=lade isn't known",
     ),
-    "loss": (["--dataset=digits_lt", "--loss=lad"], "Losses: softmax, balanced_softmax, lade"),
+    "loss": (["--dataset=digits_lt", "--loss=lad"], "Losses: softmax, balanced_softmax, logit_adj"),
     "epochs": (["--dataset=digits_lt", "--loss=lade", "--epochs=0"], "--epochs"),
     "number": (["--dataset=digits_lt", "--loss=lade", "--alpha=much"], "--alpha"),
     "data_dir": (
