@@ -277,6 +277,7 @@ BAD_EVALUATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", BAD_EVALUATIONS.values(), ids=BAD_EVALUATIONS)
 def test_bad_evaluations_are_refused_in_one_message(flags, lade_run):
     folder = lade_run.parent

@@ -100,6 +100,7 @@ BAD_FLAGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", BAD_FLAGS.values(), ids=BAD_FLAGS)
 def test_bad_flags_are_refused_in_one_message(change, lade_run, files, samples):
     source, labels, _ = samples
