@@ -36,12 +36,12 @@ class Method:
 METHODS = (
     Method("Softmax", "softmax"),
     Method("PC Softmax", "softmax", told=True),
-    Method("Focal Loss", "focal"),
-    Method("CB-Focal", "cb_focal"),
     Method("Balanced Softmax", "balanced_softmax"),
     Method("PC Balanced Softmax", "balanced_softmax", told=True),
     Method("LADE (paper)", "lade", "paper", told=True),
     Method("LADE (reference)", "lade", "reference", told=True),
+    Method("Focal Loss", "focal"),
+    Method("CB-Focal", "cb_focal"),
 )
 
 

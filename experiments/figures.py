@@ -34,6 +34,7 @@ MOST_COLUMNS = 3
 GROUP = ("dataset", "imbalance_ratio", "epochs")
 # In these a run may differ from another and still be a repeat of it.
 REPEATS = ("seed", "data_seed", "precision")
+FIGURE_3_LOSSES = ("softmax", "balanced_softmax", "lade")
 
 
 def group_name(run):
@@ -135,7 +136,7 @@ def draw_class_logits(members):
     """Figure 3: LADE for each alpha, after the losses without LADER for contrast."""
     panels = {}
     for run in by_seed(members):
-        if follows_recipe(run, free=("alpha",)):
+        if run.config["loss"] in FIGURE_3_LOSSES and follows_recipe(run, free=("alpha",)):
             panels.setdefault(logit_panel(run.config), run)
     for alpha in sorted({alpha for alpha, _ in recipes.LADE.values()}):
         if alpha not in {run.config["alpha"] for run in panels.values()}:

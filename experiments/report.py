@@ -128,7 +128,6 @@ def _names(loaded):
 def _description(run):
     """Returns {heading: text} of what there is to say of a run."""
     result, counts = runs.read_json(run.path / "result.json"), run.saved.counts
-    carries_uniform = np.ptp(run.saved.source_prior) < 1e-9
     facts = {
         "data set": run.config.get("dataset"),
         "loss": run.config.get("loss"),
@@ -137,11 +136,19 @@ def _description(run):
         "seed": run.config.get("seed"),
         "training images": f"{counts.max()} to {counts.min()} a class, {counts.sum()} in all",
         "test images": f"{evaluation.per_class(run.saved)} a class, {len(run.saved.labels)} in all",
-        "logits carry": "the uniform prior" if carries_uniform else "the training prior",
+        "logits carry": _carried(run.saved),
         "command": result.get("command"),
         "commit": result.get("commit"),
     }
     return {heading: str(value) for heading, value in facts.items() if value is not None}
+
+
+def _carried(saved):
+    """Returns in words which prior the logits carry."""
+    if np.ptp(saved.source_prior) < 1e-9:
+        return "the uniform prior"
+    training = np.allclose(saved.source_prior, saved.counts / saved.counts.sum())
+    return "the training prior" if training else "a prior of their own"
 
 
 def _uniform_table(loaded):
