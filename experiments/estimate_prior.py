@@ -10,6 +10,7 @@ frequencies differ; with --bootstrap this is tested, and a warning says when it 
 """
 
 import dataclasses
+import importlib.util
 import pathlib
 import warnings
 
@@ -45,6 +46,8 @@ def check_flags():
     binary.check_new_file(FLAGS.plot, "--plot")
     if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
+    if FLAGS.plot and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('--plot needs matplotlib: pip install "lade-tf[plots]"')
     if FLAGS.pseudo_count and FLAGS.method != "em":
         raise ValueError(f"--pseudo_count means nothing with --method={FLAGS.method}")
     if FLAGS.shrink and FLAGS.bootstrap < 2:

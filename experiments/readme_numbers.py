@@ -59,12 +59,15 @@ def shifted():
 
 
 def _tables(tables):
-    kept = [
-        dataclasses.replace(table, rows=tuple(row for row in table.rows if _has_run(row)))
-        for table in tables
-        if table is not None
-    ]
-    return table_formats.markdown(kept).rstrip()
+    return table_formats.markdown([_what_has_run(table) for table in tables if table]).rstrip()
+
+
+def _what_has_run(table):
+    """Returns a table without the rows that have no run, and the notes that only these need."""
+    rows = tuple(row for row in table.rows if _has_run(row))
+    marks = {row.mark for row in rows if isinstance(row, table_formats.Row)}
+    notes = tuple(n for n in table.notes if " borrowed from " not in n or n.split()[0] in marks)
+    return dataclasses.replace(table, rows=rows, notes=notes)
 
 
 def _has_run(row):
