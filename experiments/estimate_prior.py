@@ -16,12 +16,13 @@ import warnings
 
 import binary
 import classifiers
+import evaluation
 import image_files
 import numpy as np
 import runs
 from absl import flags
 
-from lade_tf import label_shift, priors
+from lade_tf import label_shift
 
 FLAGS = flags.FLAGS
 
@@ -117,7 +118,7 @@ def draw(result, training_prior, class_names):
 def main():
     check_flags()
     model = classifiers.load(FLAGS.run, FLAGS.model)
-    training_prior = priors.class_prior(model.counts, "error" if all(model.counts) else "smooth")
+    training_prior = evaluation.resolve_prior("train", model.counts, per_class=1)
     class_names = model.class_names or [str(c) for c in range(len(model.counts))]
     result = estimate(model, training_prior)
     content = {

@@ -24,6 +24,11 @@ PRIOR_NAMES = (
 )
 
 
+def feasible_protocol(per_class):
+    """Returns the names of `PROTOCOL` that leave every class an image of its `per_class` ones."""
+    return [n for n in PROTOCOL if n == "uniform" or int(n.split(":")[1]) <= per_class]
+
+
 def check_prior_name(name):
     """Raises a ValueError unless `name` is one that `resolve_prior` understands."""
     kind, *values = name.split(":")

@@ -17,9 +17,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run", None, "Run folder of experiments/train.py.", required=True)
 flags.DEFINE_string("output", None, "Folder to write, new or empty; default RUN/saved_model.")
-flags.DEFINE_string(
-    "target_prior", "uniform", "uniform, train, forward:RATIO, backward:RATIO or a prior.json."
-)
+flags.DEFINE_string("target_prior", "uniform", f"What it starts with: {evaluation.PRIOR_NAMES}.")
 
 
 def main():

@@ -171,6 +171,7 @@ def draw_accuracy_curves(members):
     """Tables 6 and 9 as curves: a line for each method."""
     per_class = min(evaluation.per_class(run.saved) for run in members)
     ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
+    names = evaluation.feasible_protocol(per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
         print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
     curves = {}
@@ -179,7 +180,7 @@ def draw_accuracy_curves(members):
         if not chosen:
             print(f"figure curves: no run of {method.label}")
         label = method.label + (f" ({len(chosen)} runs)" if len(chosen) > 1 else "")
-        accuracies = [accuracy_curve(run.saved, method, ratios) for run in chosen]
+        accuracies = [accuracy_curve(run.saved, method, names) for run in chosen]
         curves[label] = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
     if not any(map(len, curves.values())):
         return None
@@ -191,10 +192,8 @@ def draw_accuracy_curves(members):
     return figure
 
 
-def accuracy_curve(saved, method, ratios):
-    """Returns the expected accuracy under each shift, forward to backward."""
-    names = [f"forward:{ratio}" for ratio in ratios]
-    names += ["uniform", *(f"backward:{ratio}" for ratio in reversed(ratios))]
+def accuracy_curve(saved, method, names):
+    """Returns the expected accuracy under each of the named shifts."""
     accuracies = []
     for name in names:
         test = evaluation.resolve_prior(name, saved.counts, evaluation.per_class(saved))

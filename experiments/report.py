@@ -91,17 +91,12 @@ def _stops(saved):
     per_class = evaluation.per_class(saved)
     if per_class == 0:
         raise ValueError("the test set must hold every class")
-    names = [
-        name
-        for name in reversed(evaluation.PROTOCOL)
-        if name == "uniform" or int(name.split(":")[1]) <= per_class
-    ]
     return [
         {
             "name": name.replace(":", " "),
             "prior": evaluation.resolve_prior(name, saved.counts, per_class).tolist(),
         }
-        for name in names
+        for name in reversed(evaluation.feasible_protocol(per_class))
     ]
 
 
