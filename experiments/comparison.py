@@ -8,8 +8,11 @@ import dataclasses
 import pathlib
 
 import evaluation
+import methods
 import numpy as np
 import runs
+
+from lade_tf import ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +36,18 @@ class Method:
         return test_prior if self.told else saved.source_prior
 
 
-METHODS = (
-    Method("Softmax", "softmax"),
-    Method("PC Softmax", "softmax", told=True),
-    Method("Balanced Softmax", "balanced_softmax"),
-    Method("PC Balanced Softmax", "balanced_softmax", told=True),
-    Method("LADE (paper)", "lade", "paper", told=True),
-    Method("LADE (reference)", "lade", "reference", told=True),
-    Method("Focal Loss", "focal"),
-    Method("CB-Focal", "cb_focal"),
-)
+def _rows():
+    """Yields every method as it is and told the prior; LADE, which is always told, by estimator."""
+    for loss, method in methods.METHODS.items():
+        if loss == "lade":
+            for estimator in ops.ESTIMATORS:
+                yield Method(f"{method.label} ({estimator})", loss, estimator, told=True)
+        else:
+            yield Method(method.label, loss)
+            yield Method(f"PC {method.label}", loss, told=True)
+
+
+METHODS = tuple(_rows())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import re
 
+import methods
 import paper_tables
 import runs
 import table_formats
@@ -32,6 +33,26 @@ def results():
         if result["metrics_unadapted"] != result["metrics"]:
             name = _describe(result["config"]) + ", not adapted"
             rows.append(_row(name, path, {"uniform": result["metrics_unadapted"]}))
+    return "\n".join(rows)
+
+
+def method_table():
+    """One row for each --loss: where it comes from, where it lies, what it adds and costs."""
+    costs = runs.read_json(RESULTS / "benchmarks" / "method_steps.json")["methods"]
+    rows = [
+        "| `--loss` | method | published | file | flags | extra parameters | step / softmax |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for loss, method in methods.METHODS.items():
+        own_flags = ", ".join(f"`{name}`" for name in method.parameters)
+        own_flags += (", " if own_flags else "") + "`init_from`" if method.second_stage else ""
+        cost = costs[loss]["step / softmax"]
+        cells = (
+            f"`{loss}` | {method.label} | {method.paper} | {method.file} | {own_flags}",
+            f"{costs[loss]['extra_parameters']:,}",
+            f"{cost['median']:.2f}" if cost else "not trained",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -117,7 +138,7 @@ def speed():
 
 BLOCKS = {
     block.__name__: block
-    for block in (results, full_recipe, shifted, unknown_prior, gaussian_toy, speed)
+    for block in (method_table, results, full_recipe, shifted, unknown_prior, gaussian_toy, speed)
 }
 
 
@@ -133,8 +154,10 @@ def updated(text):
 
 
 def _describe(config):
-    method = {"softmax": "PC Softmax", "balanced_softmax": "Balanced Softmax", "lade": "LADE"}
-    name = method[config["loss"]] + (f" ({config['estimator']})" if config["estimator"] else "")
+    label = methods.METHODS[config["loss"]].label
+    name = label + (f" ({config['estimator']})" if config["estimator"] else "")
+    # The row above "not adapted" is the one that the paper calls PC Softmax.
+    name = "PC Softmax" if label == "Softmax" else name
     return f"{name}, {config['epochs']} epochs, {config['precision']}"
 
 

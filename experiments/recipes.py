@@ -1,9 +1,15 @@
-"""Table 7 of the LADE paper and its like, as data: what --dataset and --loss imply.
+"""Table 7 of the LADE paper and its like, as data: what --dataset and --recipe imply.
+
+What --loss adds stands in its row of methods.py.
 
 Sources: the paper's section 4 and table 7, and the authors' released configuration files. Every
 value can be overridden by the flag of its name; what a run used stands in its config.json.
 """
 
+from methods import METHODS, PARAMETERS, REQUIRED
+
+# What the published long-tail recipes of 2021 do without.
+PLAIN = {"augment": "standard", "mixup": None, "ema": None, "schedule": "step"}
 CIFAR = {
     "backbone": "resnet32",
     "imbalance_ratio": 100.0,
@@ -15,6 +21,7 @@ CIFAR = {
     "warmup_epochs": 5,
     "milestones": [120, 160],
     "factor": 0.01,
+    **PLAIN,
 }
 
 DATASETS = {
@@ -30,6 +37,7 @@ DATASETS = {
         "warmup_epochs": 5,
         "milestones": [36, 48],
         "factor": 0.1,
+        **PLAIN,
     },
     # The paper has no CIFAR-10-LT: CIFAR-100-LT's recipe.
     "cifar10_lt": CIFAR,
@@ -47,18 +55,12 @@ LADE = {
     },
 }
 
-# What each loss has beside the recipe, and the published value where it is the same everywhere.
-PARAMETERS = {
-    "softmax": (),
-    "balanced_softmax": (),
-    "logit_adjustment": ("tau",),
-    "focal": ("gamma",),
-    "cb_focal": ("beta", "gamma"),
-    "lade": ("estimator", "alpha", "remine_lambda"),
+# --recipe: what stronger recipes do beside the method, on top of the data set's.
+RECIPES = {
+    "2021": {},
+    "modern": {"augment": "autoaugment_cutout", "schedule": "cosine", "ema": 0.99},
 }
-DEFAULTS = {"tau": 1.0, "gamma": 2.0, "beta": 0.9999, "estimator": "paper"}
-LOSSES = tuple(PARAMETERS)
-LOSS_FLAGS = tuple(dict.fromkeys(name for names in PARAMETERS.values() for name in names))
+LOSSES = tuple(METHODS)
 
 
 def resolve(dataset, loss, overrides):
@@ -66,36 +68,57 @@ def resolve(dataset, loss, overrides):
 
     Args:
         dataset: a key of `DATASETS`.
-        loss: one of `LOSSES`.
-        overrides: {name: value or None}; None keeps the recipe's value. With another number of
-            epochs the recipe's milestones are scaled along.
+        loss: a key of `methods.METHODS`.
+        overrides: {name: value or None}; None keeps the recipe's value. "recipe" names one of
+            `RECIPES`. With another number of epochs the recipe's milestones are scaled along.
 
     Raises:
         ValueError: for an unknown data set or loss, for a parameter of another loss, and
             for a combination without published parameters unless they are given.
     """
-    if dataset not in DATASETS or loss not in LOSSES:
+    if dataset not in DATASETS or loss not in METHODS:
         raise ValueError(
             f"--dataset={dataset} --loss={loss} isn't known. Data sets: {', '.join(DATASETS)}. "
             f"Losses: {', '.join(LOSSES)}"
         )
-    recipe = DATASETS[dataset]
+    method = METHODS[loss]
     given = {name: value for name, value in overrides.items() if value is not None}
-    config = {"dataset": dataset, "loss": loss, **recipe, **given}
-    scale = config["epochs"] / recipe["epochs"]
-    config["milestones"] = [max(1, round(epoch * scale)) for epoch in recipe["milestones"]]
-    return {**config, **_parameters(config, given)}
+    recipe = given.setdefault("recipe", "2021")
+    parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
+    _refuse_what_means_nothing(loss, given, parameters)
+    published = DATASETS[dataset]
+    config = {
+        "dataset": dataset,
+        "loss": loss,
+        "sampler": method.sampler,
+        **published,
+        **RECIPES[recipe],
+        **method.recipe,
+        **given,
+    }
+    scale = config["epochs"] / published["epochs"]
+    config["milestones"] = [max(1, round(epoch * scale)) for epoch in config["milestones"]]
+    return {**config, **_parameters(config, parameters)}
+
+
+def _refuse_what_means_nothing(loss, given, parameters):
+    """Raises a ValueError for a flag that the method doesn't heed."""
+    method = METHODS[loss]
+    useless = [name for name in parameters if name not in method.parameters]
+    useless += ["init_from"] if "init_from" in given and not method.second_stage else []
+    useless += ["sampler"] if "sampler" in given and method.sampler is None else []
+    if useless:
+        flags = ", ".join(f"--{name}" for name in useless)
+        raise ValueError(f"{flags} means nothing with --loss={loss}")
 
 
 def _parameters(config, given):
-    """Returns {flag of any loss: value}, None for those of other losses."""
-    own = PARAMETERS[config["loss"]]
-    useless = [f"--{name}" for name in LOSS_FLAGS if name in given and name not in own]
-    if useless:
-        raise ValueError(f"{', '.join(useless)} means nothing with --loss={config['loss']}")
+    """Returns {parameter of any method: value}, None for those of other methods."""
+    own = METHODS[config["loss"]].parameters
     published = LADE.get((config["dataset"], config["imbalance_ratio"]), ())
-    defaults = {**DEFAULTS, **dict(zip(("alpha", "remine_lambda"), published, strict=False))}
-    missing = [f"--{name}" for name in own if name not in given and name not in defaults]
+    published = dict(zip(("alpha", "remine_lambda"), published, strict=False))
+    values = {**own, **published, **given}
+    missing = [f"--{name}" for name in own if values[name] is REQUIRED]
     if missing:
         known = ", ".join(f"{name} at {ratio}" for name, ratio in LADE)
         raise ValueError(
@@ -103,5 +126,5 @@ def _parameters(config, given):
             f"--imbalance_ratio={config['imbalance_ratio']:g}: give {' and '.join(missing)}. "
             f"Known: {known}"
         )
-    parameters = {name: given.get(name, defaults.get(name)) for name in own}
-    return {**dict.fromkeys(LOSS_FLAGS), **parameters}
+    own = {name: values[name](config) if callable(values[name]) else values[name] for name in own}
+    return {**dict.fromkeys(PARAMETERS), **own}

@@ -35,29 +35,35 @@ flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
 flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset.")
 flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+flags.DEFINE_enum("recipe", "2021", list(recipes.RECIPES), "As published then, or stronger.")
+flags.DEFINE_string("init_from", None, "Run folder of softmax that a second stage starts from.")
 # Without a value: the recipe's.
 flags.DEFINE_float("imbalance_ratio", None, "Largest over smallest class.", lower_bound=1)
 flags.DEFINE_integer("epochs", None, "Epochs; milestones are scaled along.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images per step.", lower_bound=1)
 flags.DEFINE_float("learning_rate", None, "Learning rate after warm-up.", lower_bound=0)
 flags.DEFINE_float("l2", None, "Factor of the weights in their gradient.", lower_bound=0)
-flags.DEFINE_enum("estimator", None, lade_tf.ops.ESTIMATORS, "LADE: equations or released code.")
-flags.DEFINE_float("alpha", None, "LADE: weight of LADER.", lower_bound=0)
-flags.DEFINE_float("remine_lambda", None, "LADE: weight of T² in LADER.", lower_bound=0)
-flags.DEFINE_float("tau", None, "logit_adjustment: strength.", lower_bound=0)
-flags.DEFINE_float("gamma", None, "focal, cb_focal: focusing parameter.", lower_bound=0)
-flags.DEFINE_float("beta", None, "cb_focal: of the effective number, in [0, 1).", lower_bound=0)
+flags.DEFINE_enum("schedule", None, ["step", "cosine"], "Schedule of the learning rate.")
+flags.DEFINE_enum("sampler", None, lade_tf.data.SAMPLERS, "How training images are drawn.")
+flags.DEFINE_enum("augment", None, lade_tf.data.AUGMENTATIONS, "Augmentation of training images.")
+flags.DEFINE_float("mixup", None, "α of mixup.")
+flags.DEFINE_float(
+    "ema", None, "Momentum of the weights' moving average.", lower_bound=0, upper_bound=1
+)
+methods.define_flags()
 
 PROBE_IMAGES = 32
 OVERRIDE_FLAGS = (
-    *("seed", "data_seed", "precision", "imbalance_ratio", "epochs", "batch_size"),
-    *("learning_rate", "l2", *recipes.LOSS_FLAGS),
+    *("seed", "data_seed", "precision", "recipe", "init_from", "imbalance_ratio", "epochs"),
+    *("batch_size", "learning_rate", "l2", "schedule", "sampler", "augment", "mixup", "ema"),
+    *methods.PARAMETERS,
 )
 
 
 def default_run_dir(config):
     parts = [config["dataset"], f"ib{config['imbalance_ratio']:g}", config["loss"]]
     parts += [config["estimator"]] if config["estimator"] else []
+    parts += [config["recipe"]] if config["recipe"] != "2021" else []
     return pathlib.Path(
         "runs", "-".join([*parts, f"{config['epochs']}ep", f"seed{config['seed']}"])
     )
@@ -68,16 +74,14 @@ def train(config, data, run, model):
     done = run.restore(model)
     if len(run.read_history()) < done:
         raise ValueError(f"{run.file('history.csv')} must have a row for each of {done} epochs")
-    if done == config["epochs"]:
+    epochs = methods.num_epochs(config)
+    if done == epochs:
         return
     steps = data.steps_per_epoch(config["batch_size"])
-    batches = data.train_batches(
-        config["batch_size"], config["epochs"], config["seed"], initial_epoch=done
-    )
     model.fit(
-        batches,
+        methods.train_batches(config, data, initial_epoch=done),
         initial_epoch=done,
-        epochs=config["epochs"],
+        epochs=epochs,
         steps_per_epoch=steps,
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
@@ -89,11 +93,14 @@ def train(config, data, run, model):
     )
 
 
-def finish(config, data, run, model, provenance):
+def finish(config, data, run, trainee, provenance):
     """Writes the model, its test logits and, last of all, the result; returns the result."""
+    model = trainee.model
+    # With --ema the averages take the weights' place; a second time changes nothing.
+    model.optimizer.finalize_variable_values(model.trainable_variables)
     with runs.replacing(run.file("best.keras")) as temporary:
         model.save(temporary)
-    saved = runs.SavedLogits.of_model(model, data)
+    saved = trainee.test_logits(model, data)
     saved.save(run.file("test_logits.npz"))
     history = run.read_history()
     result = {
@@ -146,7 +153,7 @@ def main():
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
     # What the configuration can't do is refused here, before anything is written or deleted.
-    model = methods.build_model(config, data)
+    trainee = methods.build_trainee(config, data)
     if FLAGS.overwrite:
         run.delete()
     run.claim(config)
@@ -154,8 +161,8 @@ def main():
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = runs.read_json(run.file("result.json"))
     else:
-        train(config, data, run, model)
-        result = finish(config, data, run, model, provenance)
+        train(config, data, run, trainee.model)
+        result = finish(config, data, run, trainee, provenance)
     if FLAGS.export:
         export(run)
     report(result, run)

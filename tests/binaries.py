@@ -1,16 +1,25 @@
 """Binaries are run as a user runs them: another process, real flags, small real data."""
 
+import multiprocessing
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
+import tempfile
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 TINY = ("--dataset=digits_lt", "--epochs=3", "--batch_size=64")
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+
+# TensorFlow takes seconds to import: one process does it and forks for every run.
+os.environ.update(QUIET)
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["tensorflow", "keras", "lade_tf", "sklearn.datasets", "h5py"])
 
 
 def start(script, *flags, cwd, **kwargs):
-    """Starts a binary and returns the process; its output is captured as text."""
+    """Starts a binary by its command and returns the process; its output is captured as text."""
     command = [sys.executable, str(EXPERIMENTS / script), *map(str, flags)]
     return subprocess.Popen(
         command,
@@ -18,14 +27,31 @@ def start(script, *flags, cwd, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env={**os.environ, **QUIET},
         **kwargs,
     )
 
 
 def run(script, *flags, cwd, fails=False):
     """Runs a binary to its end; returns its output, or its error output if it is to fail."""
-    process = start(script, *flags, cwd=cwd)
-    output, errors = process.communicate()
-    assert (process.returncode != 0) == fails, output + errors
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("output", "errors")]
+        arguments = (str(EXPERIMENTS / script), list(map(str, flags)), str(cwd), dict(os.environ))
+        process = server.Process(target=_run, args=(*arguments, *paths))
+        process.start()
+        process.join()
+        output, errors = (pathlib.Path(path).read_text() for path in paths)
+    assert (process.exitcode != 0) == fails, output + errors
     return errors if fails else output
+
+
+def _run(script, flags, cwd, environment, *paths):
+    """Does in a forked process what `python script flags` does."""
+    for descriptor, path in zip((1, 2), paths, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [script, *flags]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")

@@ -4,6 +4,8 @@ from lade_tf.checks import check_choice as _check_choice
 from lade_tf.data import cifar as _cifar
 from lade_tf.data import digits as _digits
 from lade_tf.data.image_data import ImageData, Split
+from lade_tf.data.policies import AUGMENTATIONS
+from lade_tf.data.samplers import SAMPLERS, class_probabilities
 
 _LOADERS = {
     "digits_lt": _digits.load,
@@ -12,7 +14,15 @@ _LOADERS = {
 }
 NAMES = tuple(_LOADERS)
 
-__all__ = ["NAMES", "ImageData", "Split", "load"]
+__all__ = [
+    "AUGMENTATIONS",
+    "NAMES",
+    "SAMPLERS",
+    "ImageData",
+    "Split",
+    "class_probabilities",
+    "load",
+]
 
 
 def load(name, imbalance_ratio=None, data_seed=0, data_dir=None):

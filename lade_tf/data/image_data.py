@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from lade_tf.data.augmentation import random_crop_flip
+from lade_tf.checks import check_choice, check_number
+from lade_tf.data import mixup, policies
+from lade_tf.data.samplers import SAMPLERS, epoch_sampler, epoch_seed
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
 PARALLEL_BATCHES = 2
@@ -110,12 +112,23 @@ class ImageData:
             )
         return size // batch_size
 
-    def train_batches(self, batch_size, epochs, seed, initial_epoch=0):
-        """Streams shuffled, augmented batches of the epochs `initial_epoch` to `epochs` − 1.
+    def train_batches(
+        self,
+        batch_size,
+        epochs,
+        seed,
+        initial_epoch=0,
+        sampler="instance",
+        augment="standard",
+        mixup_alpha=None,
+    ):
+        """Streams sampled, augmented batches of the epochs `initial_epoch` to `epochs` − 1.
 
-        Order and augmentation of a batch are a function of `seed`, epoch and step alone: a stream
-        that starts at a later epoch gives the very batches that an uninterrupted one gives. One
-        call of `fit(stream, epochs=epochs, initial_epoch=initial_epoch,
+        Images and augmentation of a batch are a function of `sampler`, `seed`, epoch and step
+        alone ("progressively_balanced" looks at `epochs` too): a stream that starts at a later
+        epoch gives the very batches that an uninterrupted one gives. Streams of different samplers
+        are independent of each other, also with the same seed. One call of `fit(stream,
+        epochs=epochs, initial_epoch=initial_epoch,
         steps_per_epoch=data.steps_per_epoch(batch_size), shuffle=False)` consumes it; Keras warns
         without `shuffle=False`.
 
@@ -124,33 +137,52 @@ class ImageData:
             epochs: the epoch, counted from 0, at which to end.
             seed: integer.
             initial_epoch: the epoch at which to start.
+            sampler: "instance" shuffles the training images, each once an epoch; the other
+                `lade_tf.data.SAMPLERS` draw as many with replacement, by class.
+            augment: one of `lade_tf.data.AUGMENTATIONS`.
+            mixup_alpha: α > 0 of mixup, or None for none.
 
         Returns:
             A `tf.data.Dataset` of (images [batch, height, width, channels] float32 in
-            0..`pixel_max`, labels [batch] int32). Normalisation is the network's.
+            0..`pixel_max`, labels [batch] int32). Normalisation is the network's. With mixup the
+            labels are a triple, see `lade_tf.data.mixup`, which `lade_tf.AdaptedModel` trains on.
 
         Raises:
-            ValueError: if `batch_size` is less than 1 or exceeds the training set, or
-                `initial_epoch` is outside 0..`epochs`.
+            ValueError: if `batch_size` is less than 1 or exceeds the training set,
+                `initial_epoch` is outside 0..`epochs`, or for an unknown sampler, an augmentation
+                that is unknown or not for such images, or a bad α.
         """
+        check_choice(sampler, SAMPLERS, "sampler")
+        policies.check_augmentation(augment, self.image_shape)
+        if mixup_alpha is not None:
+            check_number(mixup_alpha, "mixup_alpha", above=0)
         steps = self.steps_per_epoch(batch_size)
         if not 0 <= initial_epoch <= epochs:
             raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
         images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
+        mean_pixel = tuple(self.pixel_max * mean for mean in self.mean)
+        sample = epoch_sampler(
+            sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
+        )
 
         def epoch_indices(epoch):
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(len(self.train.labels)), _epoch_seed(seed, epoch), alg="philox"
-            )
-            batches = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+            order = sample(epoch, epoch_seed(sampler, seed, epoch))
+            batches = tf.reshape(order, [steps, batch_size])
             numbered = tf.data.Dataset.from_tensor_slices(batches).enumerate()
             return numbered.map(lambda step, indices: (epoch, step, indices))
 
         def gather_batch(epoch, step, indices):
-            step_seed = tf.random.fold_in(_epoch_seed(seed, epoch), step, alg="philox")
+            step_seed = tf.random.fold_in(epoch_seed(sampler, seed, epoch), step, alg="philox")
             batch = tf.gather(images, indices)
-            batch = random_crop_flip(batch, step_seed, self.padding, self.flip)
-            return tf.cast(batch, tf.float32), tf.gather(labels, indices)
+            batch = policies.augment(
+                augment, batch, step_seed, self.padding, self.flip, mean_pixel, self.pixel_max
+            )
+            batch, batch_labels = tf.cast(batch, tf.float32), tf.gather(labels, indices)
+            if mixup_alpha is None:
+                return batch, batch_labels
+            # Other numbers than the policy's, which folds in 1.
+            mixup_seed = tf.random.fold_in(step_seed, 2, alg="philox")
+            return mixup.mixup(batch, batch_labels, mixup_seed, mixup_alpha)
 
         stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_indices)
         stream = stream.map(gather_batch, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
@@ -159,24 +191,30 @@ class ImageData:
         return stream.prefetch(PARALLEL_BATCHES)
 
     def test_batches(self, batch_size):
-        """Streams every test image once, in stored order, the last batch as small as need be.
+        """Streams every test image once, in stored order, as `plain_batches` does."""
+        return self.plain_batches("test", batch_size)
+
+    def plain_batches(self, split, batch_size):
+        """Streams every image of a split once, in stored order, the last batch as small as need be.
+
+        Args:
+            split: "train" or "test".
+            batch_size: images in a batch.
 
         Returns:
             A `tf.data.Dataset` of (images [batch, height, width, channels] float32 in
-            0..`pixel_max`, labels [batch] int32).
+            0..`pixel_max`, labels [batch] int32), not augmented.
 
         Raises:
-            ValueError: if `batch_size` is less than 1.
+            ValueError: for another split, or if `batch_size` is less than 1.
         """
+        check_choice(split, ("train", "test"), "split")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size!r}")
-        stream = tf.data.Dataset.from_tensor_slices((self.test.images, self.test.labels))
+        part = getattr(self, split)
+        stream = tf.data.Dataset.from_tensor_slices((part.images, part.labels))
         stream = stream.batch(batch_size)
         return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(1)
-
-
-def _epoch_seed(seed, epoch):
-    return tf.stack([tf.constant(seed, tf.int64), epoch])
 
 
 def _check_array(array, dtype, rank, name):

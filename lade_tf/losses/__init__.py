@@ -3,14 +3,17 @@
 from lade_tf.losses.balanced_softmax import BalancedSoftmax, balanced_softmax
 from lade_tf.losses.focal import ClassBalancedFocal, Focal, effective_number_weights
 from lade_tf.losses.lade import LADE
+from lade_tf.losses.ldam import LDAM, ldam_margins
 from lade_tf.losses.logit_adjustment import LogitAdjustment
 
 __all__ = [
     "LADE",
+    "LDAM",
     "BalancedSoftmax",
     "ClassBalancedFocal",
     "Focal",
     "LogitAdjustment",
     "balanced_softmax",
     "effective_number_weights",
+    "ldam_margins",
 ]

@@ -5,10 +5,19 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import priors
+from lade_tf.checks import check_number
 from lade_tf.ops import check_labels
 
 
-def balanced_softmax(logits, labels, log_prior):
+def check_label_smoothing(value):
+    """Returns `value` as a float in [0, 1)."""
+    smoothing = check_number(value, "label_smoothing", minimum=0)
+    if smoothing >= 1:
+        raise ValueError(f"label_smoothing must be a number in [0, 1); got {value!r}")
+    return smoothing
+
+
+def balanced_softmax(logits, labels, log_prior, label_smoothing=0.0):
     """Returns the cross-entropy of softmax(f + log π), one value per example.
 
     Training with the prior added leaves the logits free of it (equations 9 and 10 of LADE).
@@ -17,6 +26,7 @@ def balanced_softmax(logits, labels, log_prior):
         logits: [batch, classes].
         labels: [batch] or [batch, 1] integers in 0..C−1.
         log_prior: [classes] log π of the training set.
+        label_smoothing: ε in [0, 1): the target is (1 − ε)·label + ε·uniform.
 
     Returns:
         [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
@@ -25,9 +35,11 @@ def balanced_softmax(logits, labels, log_prior):
     logits = tf.convert_to_tensor(logits)
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels, validity = check_labels(labels, logits, len(log_prior))
-    values = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=labels, logits=logits + tf.constant(log_prior, logits.dtype)
-    )
+    logits += tf.constant(log_prior, logits.dtype)
+    values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if label_smoothing:
+        uniform = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)
+        values += label_smoothing * (uniform - values)
     return values * tf.cast(validity, values.dtype)
 
 
@@ -44,12 +56,14 @@ class BalancedSoftmax(keras.losses.Loss):
     Args:
         class_counts: [classes] training samples per class.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1).
     """
 
     def __init__(
         self,
         class_counts,
         zero_count="error",
+        label_smoothing=0.0,
         name="balanced_softmax",
         reduction="sum_over_batch_size",
         dtype="float32",
@@ -58,10 +72,15 @@ class BalancedSoftmax(keras.losses.Loss):
         self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
         self.class_counts = np.asarray(class_counts).tolist()
         self.zero_count = zero_count
+        self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
-        return balanced_softmax(y_pred, y_true, self.log_prior)
+        return balanced_softmax(y_pred, y_true, self.log_prior, self.label_smoothing)
 
     def get_config(self):
-        config = {"class_counts": self.class_counts, "zero_count": self.zero_count}
+        config = {
+            "class_counts": self.class_counts,
+            "zero_count": self.zero_count,
+            "label_smoothing": self.label_smoothing,
+        }
         return {**super().get_config(), "dtype": self.dtype, **config}

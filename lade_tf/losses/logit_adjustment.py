@@ -5,7 +5,7 @@ import numpy as np
 
 from lade_tf import priors
 from lade_tf.checks import check_number
-from lade_tf.losses.balanced_softmax import balanced_softmax
+from lade_tf.losses.balanced_softmax import balanced_softmax, check_label_smoothing
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -23,6 +23,7 @@ class LogitAdjustment(keras.losses.Loss):
         class_counts: [classes] training samples per class.
         tau: τ ≥ 0.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+        label_smoothing: share of the uniform distribution in the target, in [0, 1).
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class LogitAdjustment(keras.losses.Loss):
         class_counts,
         tau=1.0,
         zero_count="error",
+        label_smoothing=0.0,
         name="logit_adjustment",
         reduction="sum_over_batch_size",
         dtype="float32",
@@ -39,6 +41,7 @@ class LogitAdjustment(keras.losses.Loss):
         self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
         self.class_counts = np.asarray(class_counts).tolist()
         self.zero_count = zero_count
+        self.label_smoothing = check_label_smoothing(label_smoothing)
 
     @property
     def source_prior(self):
@@ -47,12 +50,13 @@ class LogitAdjustment(keras.losses.Loss):
         return power / power.sum()
 
     def call(self, y_true, y_pred):
-        return balanced_softmax(y_pred, y_true, self.tau * self.log_prior)
+        return balanced_softmax(y_pred, y_true, self.tau * self.log_prior, self.label_smoothing)
 
     def get_config(self):
         config = {
             "class_counts": self.class_counts,
             "tau": self.tau,
             "zero_count": self.zero_count,
+            "label_smoothing": self.label_smoothing,
         }
         return {**super().get_config(), "dtype": self.dtype, **config}

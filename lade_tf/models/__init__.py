@@ -1,6 +1,19 @@
 """Keras models whose target prior can be set, and that train on the logits before it."""
 
+from lade_tf.models import decoupled
 from lade_tf.models.adapted_model import AdaptedModel, adapt
+from lade_tf.models.bbn import BBN
+from lade_tf.models.deferred_reweighting import DeferredReweightingModel
 from lade_tf.models.lade_model import LADEModel
+from lade_tf.models.oltr import OLTR, oltr_network
 
-__all__ = ["AdaptedModel", "LADEModel", "adapt"]
+__all__ = [
+    "BBN",
+    "OLTR",
+    "AdaptedModel",
+    "DeferredReweightingModel",
+    "LADEModel",
+    "adapt",
+    "decoupled",
+    "oltr_network",
+]

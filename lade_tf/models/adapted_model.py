@@ -134,11 +134,24 @@ class AdaptedModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             logits = self.raw_logits(x, training=True)
-            loss = self.compute_loss(x, y, logits, sample_weight, training=True)
+            loss = self._mixed_loss(x, y, logits, sample_weight)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return self._update_metrics(x, y, logits, sample_weight, loss)
+        labels = y[0] if isinstance(y, tuple) else y
+        return self._update_metrics(x, labels, logits, sample_weight, loss)
+
+    def _mixed_loss(self, x, y, logits, sample_weight):
+        """Returns the loss; for the labels of `lade_tf.data.mixup` that of both, by their share."""
+        if not isinstance(y, tuple):
+            return self.compute_loss(x, y, logits, sample_weight, training=True)
+        labels, others, share = y
+        share = tf.reduce_mean(share)
+        first, second = (
+            self.compute_loss(x, one, logits, sample_weight, training=True)
+            for one in (labels, others)
+        )
+        return share * first + (1 - share) * second
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -1,3 +1,4 @@
+import methods
 import pytest
 import recipes
 
@@ -11,6 +12,12 @@ PUBLISHED = {
     "warmup_epochs": 5,
     "milestones": [120, 160],
     "factor": 0.01,
+    "recipe": "2021",
+    "schedule": "step",
+    "sampler": "instance",
+    "augment": "standard",
+    "mixup": None,
+    "ema": None,
 }
 
 
@@ -18,23 +25,43 @@ PUBLISHED = {
 def test_lade_on_cifar_100_is_table_7(ratio, alpha):
     config = recipes.resolve("cifar100_lt", "lade", {"imbalance_ratio": ratio})
     lade = {"alpha": alpha, "remine_lambda": 0.01, "estimator": "paper", "imbalance_ratio": ratio}
-    others = dict.fromkeys(("tau", "gamma", "beta"))
+    others = dict.fromkeys(methods.PARAMETERS.keys() - lade.keys())
     assert config == {"dataset": "cifar100_lt", "loss": "lade", **PUBLISHED, **lade, **others}
 
 
 def test_the_published_parameters_of_the_other_losses():
     for loss, own in (
+        ("softmax", {}),
         ("focal", {"gamma": 2.0}),
+        ("ldam", {"max_margin": 0.5, "scale": 30.0}),
+        ("ldam_drw", {"max_margin": 0.5, "scale": 30.0, "beta": 0.9999, "drw_epoch": 160}),
+        ("causal_norm", {"effect": 1.5}),
         ("cb_focal", {"gamma": 2.0, "beta": 0.9999}),
         ("logit_adjustment", {"tau": 1.0}),
     ):
         config = recipes.resolve("cifar100_lt", loss, {})
-        assert {name: config[name] for name in recipes.LOSS_FLAGS if config[name]} == own
+        assert {name: config[name] for name in methods.PARAMETERS if config[name]} == own
 
 
 def test_milestones_are_scaled_with_the_epochs():
     assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 30})["milestones"] == [18, 24]
     assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 1})["milestones"] == [1, 1]
+
+
+def test_re_weighting_begins_with_the_last_drop_of_the_learning_rate():
+    assert recipes.resolve("cifar100_lt", "ldam_drw", {"epochs": 30})["drw_epoch"] == 24
+
+
+def test_bbn_has_a_recipe_of_its_own():
+    config = recipes.resolve("cifar100_lt", "bbn", {"l2": 1e-3})
+    assert (config["batch_size"], config["learning_rate"], config["l2"]) == (128, 0.1, 1e-3)
+
+
+def test_the_modern_recipe_can_be_overridden():
+    config = recipes.resolve("cifar100_lt", "lade", {"recipe": "modern", "ema": 0.5})
+    assert (config["augment"], config["schedule"], config["ema"]) == (
+        *("autoaugment_cutout", "cosine", 0.5),
+    )
 
 
 def test_every_data_set_has_every_loss():
@@ -54,6 +81,8 @@ def test_a_flag_wins_over_the_recipe():
         ("cifar", "lade", {}, "--dataset=cifar --loss=lade isn't known. Data sets: digits_lt, "),
         ("digits_lt", "ldae", {}, "Losses: softmax, balanced_softmax, logit_adj"),
         ("digits_lt", "softmax", {"alpha": 0.1}, "--alpha means nothing with --loss=softmax"),
+        ("digits_lt", "softmax", {"init_from": "x"}, "--init_from means nothing with --loss=soft"),
+        ("digits_lt", "ncm", {"sampler": "reversed"}, "--sampler means nothing with --loss=ncm"),
         ("digits_lt", "focal", {"beta": 0.9}, "--beta means nothing with --loss=focal"),
         (
             "cifar100_lt",

@@ -1,0 +1,95 @@
+"""What a training step of every method costs, and how many parameters it adds to softmax.
+
+    python experiments/benchmarks/method_steps.py --output=FILE.json
+
+ResNet-32 on CIFAR-100-LT's sizes with random pixels, the recipe of each method, a batch resident in
+memory. Blocks of steps of softmax and of the methods take turns; the median of the ratios to
+softmax's block of the same turn is shown. A step is the recipe's: BBN's has two batches of 128
+images, the others' one of 256, and a second stage's is one of its own training.
+"""
+
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import binary
+import methods
+import numpy as np
+import recipes
+import runs
+import tensorflow as tf
+from absl import flags
+from train_step import make_data, ratio
+
+FLAGS = flags.FLAGS
+RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
+
+
+def save_first_stage(data, folder):
+    """Makes `folder` a finished softmax run of an untrained network."""
+    run = runs.RunFolder(folder)
+    config = recipes.resolve("cifar100_lt", "softmax", RECIPE)
+    trainee = methods.build_trainee(config, data)
+    run.claim(config)
+    trainee.model.save(run.file("best.keras"))
+    trainee.test_logits(trainee.model, data).save(run.file("test_logits.npz"))
+    runs.write_json(run.file("result.json"), {"config": config})
+
+
+def configuration(loss, folder):
+    first = {"init_from": str(folder)} if methods.METHODS[loss].second_stage else {}
+    return recipes.resolve("cifar100_lt", loss, {**RECIPE, **first})
+
+
+def make_step(config, model, data):
+    """Returns a function that takes one training step of a compiled model."""
+    batch = next(iter(methods.train_batches(config, data, initial_epoch=0)))
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    model.make_train_function()
+    return lambda: model.train_function(iterator)
+
+
+def measure(steps):
+    """Returns {method: seconds a step, [blocks]}, the methods taking turns."""
+    for step in steps.values():
+        step()
+        step()
+    seconds = {loss: [] for loss in steps}
+    for _ in range(FLAGS.blocks):
+        for loss, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(FLAGS.steps):
+                step()
+            seconds[loss].append((time.perf_counter() - started) / FLAGS.steps)
+    return {loss: np.array(values) for loss, values in seconds.items()}
+
+
+def main():
+    started = time.monotonic()
+    data = make_data()
+    with tempfile.TemporaryDirectory() as folder:
+        save_first_stage(data, folder)
+        configs = {loss: configuration(loss, folder) for loss in methods.METHODS}
+        models = {loss: methods.build_trainee(c, data).model for loss, c in configs.items()}
+    trained = [loss for loss, config in configs.items() if methods.num_epochs(config)]
+    seconds = measure({loss: make_step(configs[loss], models[loss], data) for loss in trained})
+    size = models["softmax"].network.count_params()
+    results = {
+        loss: {
+            "extra_parameters": model.network.count_params() - size,
+            "step / softmax": ratio(seconds, loss, "softmax") if loss in trained else None,
+        }
+        for loss, model in models.items()
+    }
+    for loss, result in results.items():
+        print(f"{loss:20}{result}")
+    if FLAGS.output:
+        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
+        runs.write_json(FLAGS.output, {"methods": results, **took, **runs.provenance()})
+
+
+if __name__ == "__main__":
+    binary.run(main)

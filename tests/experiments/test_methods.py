@@ -1,0 +1,191 @@
+"""Every method: trained, resumed, saved, loaded, exported and adapted, like LADE."""
+
+import json
+
+import evaluation
+import keras
+import methods
+import numpy as np
+import pytest
+import recipes
+import runs
+import tensorflow as tf
+from binaries import run
+
+import lade_tf
+
+SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.second_stage}
+FLAG_DEFAULTS = {"seed": 0, "data_seed": 0, "precision": "float32"}
+FLAGS = ("--dataset=digits_lt", "--epochs=12", "--batch_size=64")
+UNTRAINED = {"tau_norm", "ncm"}
+# Power of the training counts that the logits carry.
+CARRIED = {"softmax": 1, "focal": 1, "ldam": 1}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return lade_tf.data.load("digits_lt")
+
+
+@pytest.fixture(scope="module", params=methods.METHODS)
+def loss(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    run("train.py", *FLAGS, "--loss=softmax", "--run_dir=softmax", cwd=folder)
+    return folder / "softmax"
+
+
+@pytest.fixture(scope="module")
+def finished(loss, first_stage, tmp_path_factory):
+    """The folder of a finished run of the method."""
+    folder = tmp_path_factory.mktemp(loss)
+    flags = (f"--init_from={first_stage}",) if loss in SECOND_STAGE else ()
+    run("train.py", *FLAGS, f"--loss={loss}", "--run_dir=run", "--export", *flags, cwd=folder)
+    return folder / "run"
+
+
+@pytest.fixture
+def config(loss, first_stage):
+    overrides = {**FLAG_DEFAULTS, "epochs": 12, "batch_size": 64}
+    if loss in SECOND_STAGE:
+        overrides["init_from"] = str(first_stage)
+    return recipes.resolve("digits_lt", loss, overrides)
+
+
+def test_its_run_says_what_its_logits_carry(loss, finished):
+    saved = runs.SavedLogits.load(finished / "test_logits.npz")
+    carried = saved.counts ** CARRIED.get(loss, 0)
+    np.testing.assert_allclose(saved.source_prior, carried / carried.sum())
+    result = json.loads((finished / "result.json").read_text())
+    assert result["config"]["loss"] == loss
+    assert result["metrics"]["accuracy"] > 0.3  # twelve epochs; chance is 0.1
+
+
+def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished, data):
+    saved = runs.SavedLogits.load(finished / "test_logits.npz")
+    model = keras.saving.load_model(finished / "best.keras")
+    images = data.test.images[:50].astype(np.float32)
+    prior = np.linspace(1, 2, 10) / np.linspace(1, 2, 10).sum()
+    expected = evaluation.adapt(saved.logits[:50], saved.source_prior, prior)
+    model.set_target_prior(prior)
+    loaded = tf.nn.softmax(model.predict(images, verbose=0)).numpy()
+    if loss != "tau_norm":  # whose test logits have each half's own τ
+        np.testing.assert_allclose(loaded, expected, rtol=1e-4, atol=1e-6)
+    served = tf.saved_model.load(finished / "saved_model").signatures["serve_with_prior"]
+    served = served(images=tf.constant(images), target_prior=tf.constant(prior, tf.float32))
+    np.testing.assert_allclose(served["probabilities"], loaded, rtol=1e-4, atol=1e-6)
+
+
+def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
+    if loss in UNTRAINED:
+        pytest.skip("nothing is trained")
+    config |= {"stage2_epochs": 2} if loss in SECOND_STAGE else {"epochs": 2}
+    config |= {"drw_epoch": 2} if loss == "ldam_drw" else {}
+    folder, whole = runs.RunFolder(tmp_path), methods.build_trainee(config, data).model
+    fit(whole, config, data, 0, 2)
+    killed = methods.build_trainee(config, data).model
+    fit(killed, config, data, 0, 1)
+    folder.save(killed, 1)
+    resumed = methods.build_trainee(config, data).model
+    assert folder.restore(resumed) == 1
+    fit(resumed, config, data, 1, 2)
+    before = methods.build_trainee(config, data).model
+    for path, weights in state(whole).items():
+        np.testing.assert_array_equal(state(resumed)[path], weights, err_msg=path)
+    assert any(not np.array_equal(state(before)[path], w) for path, w in state(whole).items())
+
+
+def fit(model, config, data, start, end):
+    model.fit(
+        methods.train_batches(config, data, start),
+        initial_epoch=start,
+        epochs=end,
+        steps_per_epoch=data.steps_per_epoch(config["batch_size"]),
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def state(model):
+    """Returns {number: array} of all weights and the optimizer's variables."""
+    return {
+        f"{index} {variable.path}": variable.numpy()
+        for index, variable in enumerate([*model.variables, *model.optimizer.variables])
+        if "seed_generator" not in variable.path and "metric" not in variable.path
+    }
+
+
+def test_every_method_has_a_file_and_a_paper():
+    for name, method in methods.METHODS.items():
+        assert (methods.ROOT / method.file).exists(), name
+        assert method.paper or name == "softmax"
+
+
+FIRST_STAGE_REFUSALS = {
+    "none": ({}, "--loss=crt starts from a finished softmax run: give --init_from=RUN"),
+    "no run": ({"init_from": "nowhere"}, "nowhere isn't a run folder"),
+    "data set": ({"dataset": "cifar100_lt"}, "its dataset is 'digits_lt' and not 'cifar100_lt'"),
+    "backbone": ({"backbone": "resnet32"}, "its backbone is 'small_cnn' and not 'resnet32'"),
+    "ratio": ({"imbalance_ratio": 5.0}, "its imbalance_ratio is 20.0 and not 5.0"),
+    "data seed": ({"data_seed": 1}, "its data_seed is 0 and not 1"),
+    "method": ({"loss": "lade"}, "must be a softmax run on the same data and backbone"),
+}
+
+
+@pytest.mark.parametrize("case", FIRST_STAGE_REFUSALS)
+def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run):
+    changes, message = FIRST_STAGE_REFUSALS[case]
+    overrides = {**FLAG_DEFAULTS, "epochs": 12, "init_from": str(first_stage)}
+    config = recipes.resolve("digits_lt", "crt", overrides)
+    config = {**config, **changes}
+    if case == "none":
+        del config["init_from"]
+    if case == "method":
+        config = {**config, "loss": "crt", "init_from": str(lade_run)}
+    with pytest.raises(ValueError) as error:
+        methods.first_stage(config)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "flags", "message"),
+    [
+        ("ldam_drw", ["--drw_epoch=13"], "--drw_epoch must be 1 to --epochs=12; got 13"),
+        ("logit_adjustment", ["--tau=-1"], "--tau"),
+        ("cb_focal", ["--beta=1"], "beta must be a number in [0, 1); got 1.0"),
+        ("softmax", ["--init_from=run"], "--init_from means nothing with --loss=softmax"),
+        ("bbn", ["--sampler=instance"], "--sampler means nothing with --loss=bbn"),
+        ("softmax", ["--mixup=0"], "mixup_alpha must be a finite number > 0; got 0.0"),
+        ("softmax", ["--augment=autoaugment_cutout"], "need 3 channels"),
+    ],
+)
+def test_bad_flags_of_a_method_are_refused(loss, flags, message, tmp_path):
+    errors = run("train.py", *FLAGS, f"--loss={loss}", *flags, cwd=tmp_path, fails=True)
+    assert message in errors and "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_modern_recipe_and_every_training_option_run_together(tmp_path):
+    flags = ("--loss=balanced_softmax", "--augment=randaugment", "--mixup=0.2", "--ema=0.9")
+    more = ("--label_smoothing=0.1", "--sampler=square_root", "--recipe=modern", "--epochs=30")
+    run("train.py", *FLAGS, *flags, *more, "--run_dir=run", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["config"]["mixup"] == 0.2 and result["metrics"]["accuracy"] > 0.2
+
+
+def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
+    flags = ("--loss=softmax", "--ema=0.9", "--run_dir=run")
+    run("train.py", *FLAGS, *flags, cwd=tmp_path)
+    config = recipes.resolve("digits_lt", "softmax", {**FLAG_DEFAULTS, "epochs": 12, "ema": 0.9})
+    model = methods.build_trainee(config, data).model
+    runs.RunFolder(tmp_path / "run").restore(model)
+    raw = model.network.get_weights()
+    averages = [v.numpy() for v in model.optimizer._model_variables_moving_average]
+    saved = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    for weight, average in zip(saved.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), average)
+    assert not np.array_equal(saved.network.get_weights()[0], raw[0])
