@@ -106,6 +106,7 @@ def _refuse_what_means_nothing(loss, given, parameters):
     method = METHODS[loss]
     useless = [name for name in parameters if name not in method.parameters]
     useless += ["init_from"] if "init_from" in given and not method.second_stage else []
+    useless += ["mixup"] if "mixup" in given and method.paired else []
     useless += ["sampler"] if "sampler" in given and method.sampler is None else []
     if useless:
         flags = ", ".join(f"--{name}" for name in useless)

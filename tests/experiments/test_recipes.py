@@ -82,6 +82,7 @@ def test_a_flag_wins_over_the_recipe():
         ("digits_lt", "ldae", {}, "Losses: softmax, balanced_softmax, logit_adj"),
         ("digits_lt", "softmax", {"alpha": 0.1}, "--alpha means nothing with --loss=softmax"),
         ("digits_lt", "softmax", {"init_from": "x"}, "--init_from means nothing with --loss=soft"),
+        ("digits_lt", "bbn", {"mixup": 0.2}, "--mixup means nothing with --loss=bbn"),
         ("digits_lt", "ncm", {"sampler": "reversed"}, "--sampler means nothing with --loss=ncm"),
         ("digits_lt", "focal", {"beta": 0.9}, "--beta means nothing with --loss=focal"),
         (
