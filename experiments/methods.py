@@ -441,7 +441,8 @@ def build_trainee(config, data):
     check_integer(config["seed"], "--seed", minimum=0)
     keras.utils.set_random_seed(config["seed"])
     steps = data.steps_per_epoch(config["batch_size"])
-    train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
+    if num_epochs(config):
+        train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
     trainee = METHODS[config["loss"]].build(config, data)
     optimizer = optimizers.SGD(
         _schedule(config, steps),

@@ -25,9 +25,9 @@ def fresh_global_state():
     keras.config.set_dtype_policy(policy)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_replicas():
-    """A strategy of two replicas on one machine."""
+    """A strategy of two replicas on one machine; of two in one process the all-reduces collide."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
