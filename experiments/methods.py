@@ -5,6 +5,7 @@ To add a method, write its file in lade_tf, and here its function and its row in
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -142,7 +143,14 @@ def focal(config, data):
 def cb_focal(config, data):
     """On sigmoids, class-balanced; its logits are taken to carry no prior."""
     loss = losses.ClassBalancedFocal(data.class_counts, config["beta"], config["gamma"])
-    return Trainee(lade_tf.AdaptedModel(build_network(config, data), data.class_counts), loss)
+    # As Cui et al. start: every class with probability 1 / C.
+    head = functools.partial(
+        backbones.classifier_head,
+        num_classes=data.num_classes,
+        initial_bias=-math.log(data.num_classes - 1),
+    )
+    network = build_network(config, data, head)
+    return Trainee(lade_tf.AdaptedModel(network, data.class_counts), loss)
 
 
 def ldam(config, data):

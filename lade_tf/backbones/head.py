@@ -6,7 +6,7 @@ import numbers
 import keras
 
 
-def classifier_head(features, num_classes, name="logits"):
+def classifier_head(features, num_classes, name="logits", initial_bias=None):
     """Applies a linear layer whose kernel and bias start as U(-1/sqrt(d), 1/sqrt(d)).
 
     The layer computes in float32 under any dtype policy, because half-precision logits are too
@@ -16,6 +16,9 @@ def classifier_head(features, num_classes, name="logits"):
         features: a tensor [batch, d], e.g. the output of a backbone.
         num_classes: an integer >= 1.
         name: the layer's name.
+        initial_bias: a number that all biases start at instead. Losses on sigmoids want
+            -log(num_classes - 1), the logit of 1 / num_classes: otherwise their first steps do
+            nothing but push all classes down.
 
     Returns:
         Float32 logits [batch, num_classes].
@@ -29,10 +32,13 @@ def classifier_head(features, num_classes, name="logits"):
         raise ValueError(f"num_classes must be an integer >= 1; got {num_classes!r}")
     limit = 1 / math.sqrt(features.shape[1])
     # Two initializers: one shared instance would draw the bias from the kernel's random numbers.
+    bias_initializer = keras.initializers.RandomUniform(-limit, limit)
+    if initial_bias is not None:
+        bias_initializer = keras.initializers.Constant(initial_bias)
     return keras.layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
-        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+        bias_initializer=bias_initializer,
         dtype="float32",
         name=name,
     )(features)

@@ -188,3 +188,12 @@ def test_head_refuses_bad_arguments():
         classifier_head(keras.Input((8, 8, 64)), 10)
     with pytest.raises(ValueError, match="num_classes must be an integer >= 1; got 0"):
         classifier_head(keras.Input((64,)), 0)
+
+
+def test_a_head_can_start_with_equal_biases():
+    features = keras.Input((8,))
+    model = keras.Model(features, classifier_head(features, 100, initial_bias=-np.log(99)))
+    kernel, bias = model.get_weights()
+    probabilities = 1 / (1 + np.exp(-bias))
+    np.testing.assert_allclose(probabilities, np.full(100, 0.01), rtol=1e-5)
+    assert kernel.std() > 0
