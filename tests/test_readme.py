@@ -17,7 +17,7 @@ def code_blocks(language):
 def test_the_python_examples_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     exec("\n".join(blocks), {})
     assert (tmp_path / "saved_model" / "saved_model.pb").exists()
 

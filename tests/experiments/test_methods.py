@@ -119,6 +119,24 @@ def state(model):
     }
 
 
+def test_a_method_is_added_by_its_row(data, monkeypatch):
+    """The README's example."""
+
+    def cold(config, data):
+        model = lade_tf.adapt(methods.build_network(config, data), data.class_counts)
+        return methods.Trainee(model, lade_tf.losses.Focal(config["coldness"]))
+
+    row = methods.Method("Cold", "Author, 2026", lade_tf.losses.Focal, cold, {"coldness": 3.0})
+    monkeypatch.setitem(methods.METHODS, "cold", row)
+    monkeypatch.setitem(methods.PARAMETERS, "coldness", methods.Parameter(float, "how cold"))
+    config = recipes.resolve("digits_lt", "cold", {**FLAG_DEFAULTS, "epochs": 1})
+    trainee = methods.build_trainee(config, data)
+    fit(trainee.model, config, data, 0, 1)
+    assert (config["coldness"], trainee.loss.gamma) == (3.0, 3.0)
+    with pytest.raises(ValueError, match="--coldness means nothing with --loss=softmax"):
+        recipes.resolve("digits_lt", "softmax", {"coldness": 1.0})
+
+
 def test_every_method_has_a_file_and_a_paper():
     for name, method in methods.METHODS.items():
         assert (methods.ROOT / method.file).exists(), name
