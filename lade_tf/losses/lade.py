@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from lade_tf import ops, priors
 from lade_tf.checks import check_choice, check_number
@@ -18,7 +19,8 @@ class LADE(keras.losses.Loss):
     LADER is a statistic of the batch: every example's value is its cross-entropy plus α times the
     batch's LADER, so that Keras' mean is the paper's loss. A sample weight w means that the example
     occurs w times, in the cross-entropy and in LADER; `class_weight` makes no sense here, the
-    training prior already does what it is for.
+    training prior already does what it is for. In a replica of a tf.distribute strategy the values
+    are such that Keras' mean over replicas is the loss of the global batch, also of unequal shares.
 
     >>> loss = lade_tf.losses.LADE([900, 90, 10], alpha=0.1, remine_lambda=0.01)
     >>> model.compile("sgd", loss)
@@ -54,9 +56,14 @@ class LADE(keras.losses.Loss):
         self.zero_count = zero_count
 
     def terms(self, logits, labels, sample_weight=None):
-        """Returns LADE's two terms: (cross-entropy [batch], LADER scalar without its α)."""
+        """Returns LADE's two terms, and the share of the batch that they are of.
+
+        Returns:
+            (cross-entropy [batch], LADER without its α, share), the last two scalars: see
+            `lade_tf.ops.lader_and_share`.
+        """
         cross_entropy = balanced_softmax(logits, labels, self.log_prior)
-        regulariser = ops.lader(
+        regulariser, share = ops.lader_and_share(
             logits,
             labels,
             self.class_counts,
@@ -65,7 +72,7 @@ class LADE(keras.losses.Loss):
             sample_weight,
             self.zero_count,
         )
-        return cross_entropy, regulariser
+        return cross_entropy, regulariser, share
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras keeps sample weights from `call`, but LADER needs them: they travel with the labels.
@@ -75,8 +82,10 @@ class LADE(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
-        cross_entropy, regulariser = self.terms(y_pred, labels, sample_weight)
-        return cross_entropy + self.alpha * regulariser
+        cross_entropy, regulariser, share = self.terms(y_pred, labels, sample_weight)
+        # Keras weights replicas alike, whatever share of the batch they have.
+        scale = share * tf.distribute.get_strategy().num_replicas_in_sync
+        return scale * (cross_entropy + self.alpha * regulariser)
 
     def get_config(self):
         config = {

@@ -133,36 +133,44 @@ class AdaptedModel(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            logits = self.raw_logits(x, training=True)
-            loss = self._mixed_loss(x, y, logits, sample_weight)
-            scaled_loss = self.optimizer.scale_loss(loss)
+            outputs = self._outputs(x, training=True)
+            loss, share = self._mixed_loss(x, y, outputs, sample_weight)
+            scaled_loss = self.optimizer.scale_loss(share * loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
         labels = y[0] if isinstance(y, tuple) else y
-        return self._update_metrics(x, labels, logits, sample_weight, loss)
-
-    def _mixed_loss(self, x, y, logits, sample_weight):
-        """Returns the loss; for the labels of `lade_tf.data.mixup` that of both, by their share."""
-        if not isinstance(y, tuple):
-            return self.compute_loss(x, y, logits, sample_weight, training=True)
-        labels, others, share = y
-        share = tf.reduce_mean(share)
-        first, second = (
-            self.compute_loss(x, one, logits, sample_weight, training=True)
-            for one in (labels, others)
-        )
-        return share * first + (1 - share) * second
+        return self._update_metrics(x, labels, outputs, sample_weight, loss)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        logits = self.raw_logits(x)
-        loss = self.compute_loss(x, y, logits, sample_weight, training=False)
-        return self._update_metrics(x, y, logits, sample_weight, loss)
+        outputs = self._outputs(x, training=False)
+        loss, _ = self._replica_loss(x, y, outputs, sample_weight, training=False)
+        return self._update_metrics(x, y, outputs, sample_weight, loss)
+
+    def _outputs(self, x, training):
+        """Returns what the loss needs: the raw logits, in subclasses perhaps more."""
+        return self.raw_logits(x, training)
+
+    def _mixed_loss(self, x, y, outputs, sample_weight):
+        """Returns `_replica_loss`; for the labels of mixup that of both, by their share."""
+        if not isinstance(y, tuple):
+            return self._replica_loss(x, y, outputs, sample_weight, training=True)
+        labels, others, mixed = y
+        mixed = tf.reduce_mean(mixed)
+        (first, share), (second, _) = (
+            self._replica_loss(x, one, outputs, sample_weight, training=True)
+            for one in (labels, others)
+        )
+        return mixed * first + (1 - mixed) * second, share
+
+    def _replica_loss(self, x, y, outputs, sample_weight, training):
+        """Returns the loss of this replica's examples, and what it counts in the whole batch's."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        loss = self.compute_loss(x, y, outputs, sample_weight, training)
+        return loss * replicas, 1 / replicas  # Keras has divided it
 
     def _update_metrics(self, x, y, logits, sample_weight, loss):
-        # Keras divides a replica's loss by the number of replicas; what is shown isn't divided.
-        shown = loss * self.distribute_strategy.num_replicas_in_sync
-        self._loss_tracker.update_state(shown, sample_weight=tf.shape(logits)[0])
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(logits)[0])
         return self.compute_metrics(x, y, self.prior_adapt(logits), sample_weight)
 
     def compile(

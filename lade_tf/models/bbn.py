@@ -85,9 +85,11 @@ class BBN(AdaptedModel):
         mixing = self.mixing_weight(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = self.mixed_logits(*images, mixing)
-            conventional, rebalancing = (self.compute_loss(y=y, y_pred=logits) for y in labels)
+            (conventional, share), (rebalancing, _) = (
+                self._replica_loss(None, y, logits, None, training=True) for y in labels
+            )
             loss = mixing * conventional + (1 - mixing) * rebalancing
-            scaled_loss = self.optimizer.scale_loss(loss)
+            scaled_loss = self.optimizer.scale_loss(share * loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._update_metrics(images[0], labels[0], logits, None, loss)

@@ -51,8 +51,15 @@ class LADEModel(AdaptedModel):
         self.lader_tracker = keras.metrics.Mean(name="lader")
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Returns LADE on raw logits plus the network's own losses, per replica as Keras does."""
-        cross_entropy, lader = self.lade.terms(y_pred, y, sample_weight)
+        """Returns LADE on raw logits plus the network's own losses.
+
+        Of several replicas each returns its part: added up they are the loss of the global batch.
+        """
+        loss, share = self._replica_loss(x, y, y_pred, sample_weight, training)
+        return share * loss
+
+    def _replica_loss(self, x, y, logits, sample_weight, training):
+        cross_entropy, lader, share = self.lade.terms(logits, y, sample_weight)
         weight = tf.ones_like(cross_entropy)
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, weight.dtype), tf.shape(weight))
@@ -63,7 +70,7 @@ class LADEModel(AdaptedModel):
         self.lader_tracker.update_state(lader, sample_weight=batch_size)
         own_losses = [tf.cast(loss, mean.dtype) for loss in self.losses]
         loss = tf.add_n([mean, self.lade.alpha * lader, *own_losses])
-        return loss / self.distribute_strategy.num_replicas_in_sync
+        return loss, share
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""

@@ -89,22 +89,11 @@ class OLTR(AdaptedModel):
         loss = tf.add_n([mean, self.centroid_weight * centroids, *own_losses])
         return loss / self.distribute_strategy.num_replicas_in_sync
 
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            outputs = self._features_and_logits(x, training=True)
-            loss = self._mixed_loss(x, y, outputs, sample_weight)
-            scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        labels = y[0] if isinstance(y, tuple) else y
-        return self._update_metrics(x, labels, outputs[1], sample_weight, loss)
+    def _outputs(self, x, training):
+        return self._features_and_logits(x, training=training)
 
-    def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = self._features_and_logits(x, training=False)
-        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
-        return self._update_metrics(x, y, outputs[1], sample_weight, loss)
+    def _update_metrics(self, x, y, outputs, sample_weight, loss):
+        return super()._update_metrics(x, y, outputs[1], sample_weight, loss)
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""

@@ -2,6 +2,6 @@
 
 from lade_tf.ops.assertions import asserted
 from lade_tf.ops.labels import check_labels
-from lade_tf.ops.lader import ESTIMATORS, lader
+from lade_tf.ops.lader import ESTIMATORS, lader, lader_and_share
 
-__all__ = ["ESTIMATORS", "asserted", "check_labels", "lader"]
+__all__ = ["ESTIMATORS", "asserted", "check_labels", "lader", "lader_and_share"]

@@ -35,6 +35,11 @@ def lader(
     Statistics are float32 for every input but float64. A sample weight w means that the example
     occurs w times.
 
+    In a replica of a tf.distribute strategy it is the LADER of the global batch: the replicas gather
+    three numbers a class. Its gradient is N/N_r times the replica's own part, N_r its samples, so
+    that the replicas' values, weighted with their shares N_r/N of the batch, add up to the loss of
+    one device, and so do their gradients. `lader_and_share` gives that share too.
+
     Args:
         logits: [batch, classes], already disentangled from the training prior.
         labels: [batch] integers in 0..C−1.
@@ -52,6 +57,27 @@ def lader(
             labels out of range or negative weights (in graph mode InvalidArgumentError; under XLA
             the value is NaN).
     """
+    return lader_and_share(
+        logits, labels, class_counts, remine_lambda, estimator, sample_weight, zero_count
+    )[0]
+
+
+def lader_and_share(
+    logits,
+    labels,
+    class_counts,
+    remine_lambda,
+    estimator="paper",
+    sample_weight=None,
+    zero_count="error",
+):
+    """Returns `lader` and the replica's share N_r/N of the global batch, 1 without replicas.
+
+    Arguments and errors are those of `lader`.
+
+    Returns:
+        (value, share), scalars; the share has no gradient.
+    """
     check_choice(estimator, ESTIMATORS, "estimator")
     remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
     prior = priors.class_prior(class_counts, zero_count)
@@ -64,8 +90,8 @@ def lader(
         message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(sample_weight)]
         sample_weight = asserted(sample_weight, is_weight, message)
         validity = tf.where(is_weight, validity, float("nan"))
-    value = _lader(logits, labels, sample_weight, prior, remine_lambda, estimator)
-    return value * tf.cast(validity, value.dtype)
+    value, share = _lader(logits, labels, sample_weight, prior, remine_lambda, estimator)
+    return value * tf.cast(validity, value.dtype), share
 
 
 def _lader(logits, labels, sample_weight, prior, remine_lambda, estimator):
@@ -73,26 +99,18 @@ def _lader(logits, labels, sample_weight, prior, remine_lambda, estimator):
     num_classes, dtype = prior.size, logits.dtype
     pi = tf.constant(prior, dtype)
     occurrences = tf.ones_like(labels, dtype) if sample_weight is None else sample_weight
+    # The released code adds 1e-8 to N_c, and 1e-9 inside the logs of π and 1/C.
+    if estimator == "paper":
+        importance = tf.gather(1 / (num_classes * pi), labels) * occurrences
+        log_column_weight = tf.zeros_like(pi)
+    else:
+        importance = occurrences
+        log_column_weight = tf.constant(
+            np.log(1 / num_classes + 1e-9) - np.log(prior + 1e-9), dtype
+        )
 
     @tf.custom_gradient
     def regulariser(logits):
-        class_total = tf.math.unsorted_segment_sum(occurrences, labels, num_classes)
-        total = tf.reduce_sum(occurrences)
-        present = class_total > 0
-        # The released code adds 1e-8 to N_c, and 1e-9 inside the logs of π and 1/C.
-        if estimator == "paper":
-            importance = tf.gather(1 / (num_classes * pi), labels) * occurrences
-            log_column_weight = 0.0
-            active = present
-            per_sample = tf.math.divide_no_nan(tf.ones_like(pi), class_total)
-        else:
-            importance = occurrences
-            log_column_weight = tf.constant(
-                np.log(1 / num_classes + 1e-9) - np.log(prior + 1e-9), dtype
-            )
-            active = tf.fill([num_classes], total > 0)
-            per_sample = 1 / (class_total + 1e-8)
-
         # Weights multiply the shifted exponentials: added to the logits as logs they would round
         # away the last digits of large logits.
         counted = logits
@@ -102,19 +120,46 @@ def _lader(logits, labels, sample_weight, prior, remine_lambda, estimator):
         highest = tf.where(tf.math.is_inf(highest), tf.zeros_like(highest), highest)
         terms = importance[:, None] * tf.exp(counted - highest)
         term_sum = tf.reduce_sum(terms, axis=0)
-        t = highest + tf.math.log(term_sum / total) + log_column_weight
-
+        log_sum = highest + tf.math.log(term_sum)
         own_logit = tf.gather(logits, labels, batch_dims=1)
         positive = tf.math.unsorted_segment_sum(occurrences * own_logit, labels, num_classes)
+        class_own = tf.math.unsorted_segment_sum(occurrences, labels, num_classes)
+
+        class_total, positive, global_log_sum = _over_replicas(class_own, positive, log_sum)
+        own, total = tf.reduce_sum(class_own), tf.reduce_sum(class_total)
+        share = tf.math.divide_no_nan(own, total)
+        if estimator == "paper":
+            active = class_total > 0
+            per_sample = tf.math.divide_no_nan(tf.ones_like(pi), class_total)
+        else:
+            active = tf.fill([num_classes], total > 0)
+            per_sample = 1 / (class_total + 1e-8)
+        t = global_log_sum - tf.math.log(total) + log_column_weight
         class_loss = -per_sample * positive + t + remine_lambda * t**2
         value = tf.reduce_sum(tf.where(active, pi * class_loss, tf.zeros_like(pi)))
 
-        def gradient(upstream):
-            pull = tf.math.divide_no_nan(pi * (1 + 2 * remine_lambda * t), term_sum)
+        def gradient(upstream, _):
+            upstream = tf.math.divide_no_nan(upstream, share)
+            # How much of the global sum is this replica's: 1 without replicas.
+            own_part = tf.exp(log_sum - global_log_sum)
+            pull = tf.math.divide_no_nan(pi * (1 + 2 * remine_lambda * t) * own_part, term_sum)
             pull = tf.where(active, upstream * pull, tf.zeros_like(pi))
             push = upstream * tf.gather(pi * per_sample, labels) * occurrences
             return pull * terms - push[:, None] * tf.one_hot(labels, num_classes, dtype=dtype)
 
-        return value, gradient
+        return (value, share), gradient
 
     return regulariser(logits)
+
+
+def _over_replicas(class_total, positive, log_sum):
+    """Returns the global batch's sums of the first two and log-sum-exp of the third, each [C]."""
+    if tf.distribute.in_cross_replica_context():
+        return class_total, positive, log_sum
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return class_total, positive, log_sum
+    statistics = tf.stack([class_total, positive, log_sum])[None]
+    gathered = replica.all_gather(statistics, axis=0)
+    sums = tf.reduce_sum(gathered[:, :2], axis=0)
+    return sums[0], sums[1], tf.reduce_logsumexp(gathered[:, 2], axis=0)

@@ -1,0 +1,45 @@
+"""LADE on replicas is LADE of the global batch, whatever each replica's share."""
+
+import numpy as np
+import pytest
+import replicas
+import tensorflow as tf
+
+import lade_tf
+
+SHARES = {
+    "two": [6, 6],
+    "uneven": [3, 9],
+    "four": [4, 1, 4, 3],
+    "one without any": [5, 0, 4, 3],
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("estimator", lade_tf.ops.ESTIMATORS)
+@pytest.mark.parametrize("name", SHARES)
+def test_value_and_gradient_are_those_of_the_global_batch(name, estimator, weighted):
+    sizes, sort = SHARES[name], not weighted  # sorted, a class is on few replicas
+    value, gradient, sent = replicas.in_a_process(replicas.lader, sizes, estimator, weighted, sort)
+    logits, labels, weights = map(tf.constant, replicas.make_batch(12, sort))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        arguments = (0.3, estimator, weights if weighted else None)
+        expected = lade_tf.ops.lader(logits, labels, replicas.COUNTS, *arguments)
+    assert value == pytest.approx(expected.numpy(), rel=1e-5)
+    expected = tape.gradient(expected, logits).numpy()
+    np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max())
+    # Three floats a class and replica, whatever the batch.
+    assert sent == [(1, 3, 4)] * len(sizes)
+
+
+@pytest.mark.parametrize(("kind", "estimator"), [("model", "paper"), ("loss", "reference")])
+def test_trained_weights_are_those_of_one_device(kind, estimator):
+    weights, history = replicas.in_a_process(replicas.train, 1, kind, estimator, 7)
+    for number in (2, 4):
+        actual, actual_history = replicas.in_a_process(replicas.train, number, kind, estimator, 7)
+        for one, other in zip(actual, weights, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+        if kind == "model":
+            for name, values in history.items():
+                np.testing.assert_allclose(actual_history[name], values, rtol=1e-5, err_msg=name)

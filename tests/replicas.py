@@ -1,0 +1,111 @@
+"""What tests of replicas run in a process of their own.
+
+TensorFlow fixes its devices when it starts, and the collectives of two strategies in one process
+collide.
+"""
+
+import concurrent.futures
+
+import binaries
+import keras
+import numpy as np
+import tensorflow as tf
+
+import lade_tf
+
+COUNTS = [60, 30, 8, 2]
+
+
+def in_a_process(function, *args):
+    """Returns `function(*args)`, computed in a fresh process."""
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=binaries.server) as executor:
+        return executor.submit(function, *args).result()
+
+
+def make_strategy(replicas):
+    devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, devices)
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
+
+
+def make_batch(size, sort=False):
+    """Returns logits [size, 4], labels and weights; `sort` puts a class on few replicas."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, size)
+    labels = np.sort(labels) if sort else labels
+    logits = rng.normal(0, 8, (size, 4)).astype(np.float32)
+    return logits, labels, rng.integers(0, 3, size).astype(np.float32)
+
+
+def lader(sizes, estimator, weighted, sort):
+    """Returns LADER, its gradient, what it sends, of replicas with `sizes` examples each.
+
+    Value and gradient are the replicas', weighted with their shares; what is sent is a list of the
+    shapes that each replica gathers.
+    """
+    strategy = make_strategy(len(sizes))
+    logits, labels, weights = make_batch(sum(sizes), sort)
+    sent = []
+    context = tf.distribute.ReplicaContext
+    all_gather = context.all_gather
+
+    def recorded(self, value, axis):
+        sent.append(tuple(value.shape))
+        return all_gather(self, value, axis)
+
+    context.all_gather = recorded
+
+    def part(array):
+        parts = np.split(array, np.cumsum(sizes)[:-1])
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: tf.constant(parts[replica.replica_id_in_sync_group])
+        )
+
+    @tf.function
+    def step(logits, labels, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value, share = lade_tf.ops.lader_and_share(
+                logits, labels, COUNTS, 0.3, estimator, weights if weighted else None
+            )
+        return share * value, share * tape.gradient(value, logits)
+
+    values, gradients = strategy.run(step, args=tuple(map(part, (logits, labels, weights))))
+    parts = strategy.experimental_local_results(gradients)
+    total = sum(value.numpy() for value in strategy.experimental_local_results(values))
+    return total, np.concatenate([part.numpy() for part in parts]), sent
+
+
+def train(replicas, kind, estimator, epochs):
+    """Returns the weights and the losses of a training on 22 images in batches of 8.
+
+    The last batch has 6: four replicas get 2, 2, 2 and none.
+
+    Args:
+        replicas: how many.
+        kind: "model" for LADEModel, "loss" for the loss in a Keras model of the user's.
+    """
+    strategy = make_strategy(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(22, 6)).astype(np.float32)
+    labels = rng.permutation(np.repeat([0, 1, 2, 3], [10, 7, 4, 1]))
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(5),
+                keras.layers.BatchNormalization(momentum=0.9, synchronized=replicas > 1),
+                keras.layers.ReLU(),
+                keras.layers.Dense(4),
+            ]
+        )
+        parameters = (COUNTS, 0.5, 0.1, estimator)
+        model, loss = network, lade_tf.losses.LADE(*parameters)
+        if kind == "model":
+            model, loss = lade_tf.LADEModel(network, *parameters), None
+        model.compile(lade_tf.optimizers.SGD(0.05, l2=1e-3), loss)
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+        history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
+    return network.get_weights(), history
