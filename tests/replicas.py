@@ -77,7 +77,7 @@ def lader(sizes, estimator, weighted, sort):
     return total, np.concatenate([part.numpy() for part in parts]), sent
 
 
-def train(replicas, kind, estimator, epochs):
+def train(replicas, kind, estimator, epochs, jit_compile=False):
     """Returns the weights and the losses of a training on 22 images in batches of 8.
 
     The last batch has 6: four replicas get 2, 2, 2 and none.
@@ -85,6 +85,7 @@ def train(replicas, kind, estimator, epochs):
     Args:
         replicas: how many.
         kind: "model" for LADEModel, "loss" for the loss in a Keras model of the user's.
+        jit_compile: whether to use XLA, with layer instead of batch normalisation.
     """
     strategy = make_strategy(replicas) if replicas > 1 else tf.distribute.get_strategy()
     rng = np.random.default_rng(1)
@@ -96,7 +97,9 @@ def train(replicas, kind, estimator, epochs):
             [
                 keras.Input((6,)),
                 keras.layers.Dense(5),
-                keras.layers.BatchNormalization(momentum=0.9, synchronized=replicas > 1),
+                keras.layers.LayerNormalization()
+                if jit_compile
+                else keras.layers.BatchNormalization(momentum=0.9, synchronized=replicas > 1),
                 keras.layers.ReLU(),
                 keras.layers.Dense(4),
             ]
@@ -105,7 +108,7 @@ def train(replicas, kind, estimator, epochs):
         model, loss = network, lade_tf.losses.LADE(*parameters)
         if kind == "model":
             model, loss = lade_tf.LADEModel(network, *parameters), None
-        model.compile(lade_tf.optimizers.SGD(0.05, l2=1e-3), loss)
+        model.compile(lade_tf.optimizers.SGD(0.05, l2=1e-3), loss, jit_compile=jit_compile)
         data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
         history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     return network.get_weights(), history

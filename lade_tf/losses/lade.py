@@ -48,31 +48,26 @@ class LADE(keras.losses.Loss):
         dtype="float32",
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
+        self.prior = priors.class_prior(class_counts, zero_count)
+        self.log_prior = np.log(self.prior)
         self.class_counts = np.asarray(class_counts).tolist()
         self.alpha = check_number(alpha, "alpha", minimum=0)
         self.remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
         self.estimator = check_choice(estimator, ops.ESTIMATORS, "estimator")
         self.zero_count = zero_count
 
-    def terms(self, logits, labels, sample_weight=None):
-        """Returns LADE's two terms, and the share of the batch that they are of.
+    def local_terms(self, logits, labels, sample_weight=None):
+        """Returns what needs no other replica: (cross-entropy [batch], statistics [3, C]).
 
-        Returns:
-            (cross-entropy [batch], LADER without its α, share), the last two scalars: see
-            `lade_tf.ops.lader_and_share`.
+        The statistics are those of `lade_tf.ops.lader_statistics`.
         """
         cross_entropy = balanced_softmax(logits, labels, self.log_prior)
-        regulariser, share = ops.lader_and_share(
-            logits,
-            labels,
-            self.class_counts,
-            self.remine_lambda,
-            self.estimator,
-            sample_weight,
-            self.zero_count,
-        )
-        return cross_entropy, regulariser, share
+        statistics = ops.lader_statistics(logits, labels, self.prior, self.estimator, sample_weight)
+        return cross_entropy, statistics
+
+    def lader(self, statistics):
+        """Returns LADER without its α, and this replica's share of the batch."""
+        return ops.lader_of_statistics(statistics, self.prior, self.remine_lambda, self.estimator)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras keeps sample weights from `call`, but LADER needs them: they travel with the labels.
@@ -82,7 +77,8 @@ class LADE(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
-        cross_entropy, regulariser, share = self.terms(y_pred, labels, sample_weight)
+        cross_entropy, statistics = self.local_terms(y_pred, labels, sample_weight)
+        regulariser, share = self.lader(statistics)
         # Keras weights replicas alike, whatever share of the batch they have.
         scale = share * tf.distribute.get_strategy().num_replicas_in_sync
         return scale * (cross_entropy + self.alpha * regulariser)

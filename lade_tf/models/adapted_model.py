@@ -62,6 +62,7 @@ class AdaptedModel(keras.Model):
         self.from_logits = from_logits
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
         self.prior_adapt.build((None, num_classes))
+        self._compiles_replicas = False
         # All state exists already; saying so lets Keras save before the first call.
         self.built = network.built
 
@@ -133,13 +134,11 @@ class AdaptedModel(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            outputs = self._outputs(x, training=True)
-            loss, share = self._mixed_loss(x, y, outputs, sample_weight)
+            outputs, loss, share = self._loss_step(x, y, sample_weight)
             scaled_loss = self.optimizer.scale_loss(share * loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
-        labels = y[0] if isinstance(y, tuple) else y
-        return self._update_metrics(x, labels, outputs, sample_weight, loss)
+        return self._update_metrics(x, label_sets(y)[0], outputs, sample_weight, loss)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -151,17 +150,22 @@ class AdaptedModel(keras.Model):
         """Returns what the loss needs: the raw logits, in subclasses perhaps more."""
         return self.raw_logits(x, training)
 
-    def _mixed_loss(self, x, y, outputs, sample_weight):
-        """Returns `_replica_loss`; for the labels of mixup that of both, by their share."""
-        if not isinstance(y, tuple):
-            return self._replica_loss(x, y, outputs, sample_weight, training=True)
-        labels, others, mixed = y
-        mixed = tf.reduce_mean(mixed)
-        (first, share), (second, _) = (
-            self._replica_loss(x, one, outputs, sample_weight, training=True)
-            for one in (labels, others)
-        )
-        return mixed * first + (1 - mixed) * second, share
+    def _loss_step(self, x, y, sample_weight):
+        """Returns (outputs, loss of this replica's examples, what it counts in the whole batch's).
+
+        With XLA on several replicas the network is compiled, forwards and backwards; what
+        exchanges anything between replicas can't be.
+        """
+        outputs_of = self._outputs
+        if self._compiles_replicas:
+            # A function of each replica's own: it captures the replica's variables.
+            outputs_of = tf.function(outputs_of, jit_compile=True)
+        outputs = outputs_of(x, training=True)
+        losses = [
+            self._replica_loss(x, labels, outputs, sample_weight, training=True)
+            for labels in label_sets(y)
+        ]
+        return outputs, *mixed(y, losses)
 
     def _replica_loss(self, x, y, outputs, sample_weight, training):
         """Returns the loss of this replica's examples, and what it counts in the whole batch's."""
@@ -187,7 +191,25 @@ class AdaptedModel(keras.Model):
         self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
+        # Keras would compile the whole step, collectives included, which TensorFlow can't.
+        self._compiles_replicas = self._can_compile_replicas(jit_compile)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            jit_compile = False
         super().compile(optimizer, loss, loss_weights, metrics, jit_compile=jit_compile, **kwargs)
+
+    def _can_compile_replicas(self, jit_compile):
+        """Whether XLA is wanted on several replicas and possible there."""
+        if not jit_compile or self.distribute_strategy.num_replicas_in_sync == 1:
+            return False
+        layers = self.network._flatten_layers()
+        synchronized = [layer.name for layer in layers if getattr(layer, "synchronized", False)]
+        if synchronized and jit_compile != "auto":
+            raise ValueError(
+                "jit_compile must be False on several replicas with synchronised batch "
+                f"normalisation ({synchronized[0]}): replicas exchange its statistics in the "
+                "middle of the network, and XLA can't compile that"
+            )
+        return not synchronized
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -233,6 +255,20 @@ class AdaptedModel(keras.Model):
             config["network"], custom_objects=custom_objects
         )
         return cls(**{**config, "network": network})
+
+
+def label_sets(y):
+    """Returns the labels that a batch has: one set, or the two of `lade_tf.data.mixup`."""
+    return y[:2] if isinstance(y, tuple) else (y,)
+
+
+def mixed(y, losses):
+    """Returns (loss, share) of those of each label set: by mixup's share, if there are two."""
+    if len(losses) == 1:
+        return losses[0]
+    (first, share), (second, _) = losses
+    of_first = tf.reduce_mean(y[2])
+    return of_first * first + (1 - of_first) * second, share
 
 
 def adapt(model, class_counts, from_logits=None, zero_count="error"):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from lade_tf.losses import LADE
-from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.adapted_model import AdaptedModel, label_sets, mixed
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -59,18 +59,37 @@ class LADEModel(AdaptedModel):
         return share * loss
 
     def _replica_loss(self, x, y, logits, sample_weight, training):
-        cross_entropy, lader, share = self.lade.terms(logits, y, sample_weight)
+        return self._whole_loss(*self._local_loss(logits, y, sample_weight))
+
+    def _local_loss(self, logits, y, sample_weight):
+        """Returns what needs no other replica: mean cross-entropy, statistics, batch size, rest."""
+        cross_entropy, statistics = self.lade.local_terms(logits, y, sample_weight)
         weight = tf.ones_like(cross_entropy)
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, weight.dtype), tf.shape(weight))
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
+        own_losses = tf.add_n([tf.zeros([]), *(tf.cast(loss, tf.float32) for loss in self.losses)])
+        return mean, statistics, tf.shape(cross_entropy)[0], own_losses
+
+    def _whole_loss(self, cross_entropy, statistics, batch_size, own_losses):
+        lader, share = self.lade.lader(statistics)
         # Weighted as Keras weights the loss they make up.
-        batch_size = tf.shape(cross_entropy)[0]
-        self.cross_entropy_tracker.update_state(mean, sample_weight=batch_size)
+        self.cross_entropy_tracker.update_state(cross_entropy, sample_weight=batch_size)
         self.lader_tracker.update_state(lader, sample_weight=batch_size)
-        own_losses = [tf.cast(loss, mean.dtype) for loss in self.losses]
-        loss = tf.add_n([mean, self.lade.alpha * lader, *own_losses])
-        return loss, share
+        return cross_entropy + self.lade.alpha * lader + own_losses, share
+
+    def _loss_step(self, x, y, sample_weight):
+        if not self._compiles_replicas:
+            return super()._loss_step(x, y, sample_weight)
+
+        @tf.function(jit_compile=True)
+        def forward(x, y, sample_weight):
+            logits = self.raw_logits(x, training=True)
+            labels = label_sets(y)
+            return logits, [self._local_loss(logits, one, sample_weight) for one in labels]
+
+        logits, local_losses = forward(x, y, sample_weight)
+        return logits, *mixed(y, [self._whole_loss(*local) for local in local_losses])
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""

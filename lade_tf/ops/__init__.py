@@ -2,6 +2,20 @@
 
 from lade_tf.ops.assertions import asserted
 from lade_tf.ops.labels import check_labels
-from lade_tf.ops.lader import ESTIMATORS, lader, lader_and_share
+from lade_tf.ops.lader import (
+    ESTIMATORS,
+    lader,
+    lader_and_share,
+    lader_of_statistics,
+    lader_statistics,
+)
 
-__all__ = ["ESTIMATORS", "asserted", "check_labels", "lader", "lader_and_share"]
+__all__ = [
+    "ESTIMATORS",
+    "asserted",
+    "check_labels",
+    "lader",
+    "lader_and_share",
+    "lader_of_statistics",
+    "lader_statistics",
+]

@@ -35,8 +35,8 @@ def lader(
     Statistics are float32 for every input but float64. A sample weight w means that the example
     occurs w times.
 
-    In a replica of a tf.distribute strategy it is the LADER of the global batch: the replicas gather
-    three numbers a class. Its gradient is N/N_r times the replica's own part, N_r its samples, so
+    In a replica of a tf.distribute strategy it is the LADER of the global batch: the replicas
+    gather three numbers a class. Its gradient is N/N_r times the replica's own part, N_r its samples, so
     that the replicas' values, weighted with their shares N_r/N of the batch, add up to the loss of
     one device, and so do their gradients. `lader_and_share` gives that share too.
 
@@ -78,88 +78,129 @@ def lader_and_share(
     Returns:
         (value, share), scalars; the share has no gradient.
     """
-    check_choice(estimator, ESTIMATORS, "estimator")
-    remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
     prior = priors.class_prior(class_counts, zero_count)
+    statistics = lader_statistics(logits, labels, prior, estimator, sample_weight)
+    return lader_of_statistics(statistics, prior, remine_lambda, estimator)
+
+
+def lader_statistics(logits, labels, prior, estimator="paper", sample_weight=None):
+    """Returns what LADER needs to know of a batch, or of a replica's part of it.
+
+    Everything that depends on the batch size happens here and in its gradient, with no exchange
+    between replicas: it can be compiled together with the network.
+
+    Args:
+        logits: [batch, classes].
+        labels: [batch] integers in 0..C−1.
+        prior: [classes] float64, the training prior π.
+        estimator: "paper" or "reference".
+        sample_weight: [batch] numbers ≥ 0, or None.
+
+    Returns:
+        [3, classes]: how many examples each class has, the sum of their own logits, and log of the
+        sum over all examples of weight · exp(logit), −inf for none.
+
+    Raises:
+        ValueError: as `lader`.
+    """
+    check_choice(estimator, ESTIMATORS, "estimator")
     logits = tf.convert_to_tensor(logits)
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels, validity = check_labels(labels, logits, prior.size)
+    logits = tf.ensure_shape(logits, [None, prior.size])
+    occurrences = tf.ones_like(labels, logits.dtype)
     if sample_weight is not None:
-        sample_weight = tf.reshape(tf.cast(sample_weight, logits.dtype), tf.shape(labels))
-        is_weight = tf.reduce_all(sample_weight >= 0)
-        message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(sample_weight)]
-        sample_weight = asserted(sample_weight, is_weight, message)
+        occurrences = tf.reshape(tf.cast(sample_weight, logits.dtype), tf.shape(labels))
+        is_weight = tf.reduce_all(occurrences >= 0)
+        message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(occurrences)]
+        occurrences = asserted(occurrences, is_weight, message)
         validity = tf.where(is_weight, validity, float("nan"))
-    value, share = _lader(logits, labels, sample_weight, prior, remine_lambda, estimator)
-    return value * tf.cast(validity, value.dtype), share
+        # The logits of an example that doesn't occur mustn't even be the highest.
+        logits = tf.where(occurrences[:, None] > 0, logits, -float("inf"))
+    importance = occurrences
+    if estimator == "paper":
+        importance *= tf.gather(tf.constant(1 / (prior.size * prior), logits.dtype), labels)
+    statistics = _statistics(logits, labels, occurrences, importance)
+    return statistics * tf.cast(validity, logits.dtype)
 
 
-def _lader(logits, labels, sample_weight, prior, remine_lambda, estimator):
-    """LADER on checked arguments, with the gradient of method.md instead of autodiff's."""
-    num_classes, dtype = prior.size, logits.dtype
-    pi = tf.constant(prior, dtype)
-    occurrences = tf.ones_like(labels, dtype) if sample_weight is None else sample_weight
+@tf.custom_gradient
+def _statistics(logits, labels, occurrences, importance):
+    num_classes, dtype = logits.shape[1], logits.dtype
+    # Weights multiply the shifted exponentials: added to the logits as logs they would round away
+    # the last digits of large logits.
+    highest = tf.reduce_max(logits, axis=0)
+    highest = tf.where(tf.math.is_inf(highest), tf.zeros_like(highest), highest)
+    terms = importance[:, None] * tf.exp(logits - highest)
+    term_sum = tf.reduce_sum(terms, axis=0)
+    own_logit = tf.math.multiply_no_nan(tf.gather(logits, labels, batch_dims=1), occurrences)
+    rows = (
+        tf.math.unsorted_segment_sum(occurrences, labels, num_classes),
+        tf.math.unsorted_segment_sum(own_logit, labels, num_classes),
+        highest + tf.math.log(term_sum),
+    )
+
+    def gradient(upstream):
+        pull = tf.math.divide_no_nan(upstream[2], term_sum) * terms
+        push = tf.gather(upstream[1], labels) * occurrences
+        of_logits = pull + push[:, None] * tf.one_hot(labels, num_classes, dtype=dtype)
+        return of_logits, None, None, None
+
+    return tf.stack(rows), gradient
+
+
+def lader_of_statistics(statistics, prior, remine_lambda, estimator="paper"):
+    """Returns LADER of the global batch, and the replica's share of it.
+
+    Args:
+        statistics: [3, classes], `lader_statistics` of the replica's examples.
+        prior: [classes] float64, the training prior π.
+        remine_lambda: λ ≥ 0.
+        estimator: "paper" or "reference".
+
+    Returns:
+        (value, share), scalars, as `lader_and_share`.
+    """
+    remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
+    pi = tf.constant(prior, statistics.dtype)
+    own_size = tf.reduce_sum(tf.stop_gradient(statistics[0]))
+    class_total, positive, log_sum = tf.unstack(_over_replicas(statistics))
+    total = tf.reduce_sum(class_total)
     # The released code adds 1e-8 to N_c, and 1e-9 inside the logs of π and 1/C.
     if estimator == "paper":
-        importance = tf.gather(1 / (num_classes * pi), labels) * occurrences
-        log_column_weight = tf.zeros_like(pi)
+        active = class_total > 0
+        per_sample = tf.math.divide_no_nan(tf.ones_like(pi), class_total)
+        t = log_sum - tf.math.log(total)
     else:
-        importance = occurrences
-        log_column_weight = tf.constant(
-            np.log(1 / num_classes + 1e-9) - np.log(prior + 1e-9), dtype
-        )
-
-    @tf.custom_gradient
-    def regulariser(logits):
-        # Weights multiply the shifted exponentials: added to the logits as logs they would round
-        # away the last digits of large logits.
-        counted = logits
-        if sample_weight is not None:
-            counted = tf.where(occurrences[:, None] > 0, logits, -float("inf"))
-        highest = tf.reduce_max(counted, axis=0)
-        highest = tf.where(tf.math.is_inf(highest), tf.zeros_like(highest), highest)
-        terms = importance[:, None] * tf.exp(counted - highest)
-        term_sum = tf.reduce_sum(terms, axis=0)
-        log_sum = highest + tf.math.log(term_sum)
-        own_logit = tf.gather(logits, labels, batch_dims=1)
-        positive = tf.math.unsorted_segment_sum(occurrences * own_logit, labels, num_classes)
-        class_own = tf.math.unsorted_segment_sum(occurrences, labels, num_classes)
-
-        class_total, positive, global_log_sum = _over_replicas(class_own, positive, log_sum)
-        own, total = tf.reduce_sum(class_own), tf.reduce_sum(class_total)
-        share = tf.math.divide_no_nan(own, total)
-        if estimator == "paper":
-            active = class_total > 0
-            per_sample = tf.math.divide_no_nan(tf.ones_like(pi), class_total)
-        else:
-            active = tf.fill([num_classes], total > 0)
-            per_sample = 1 / (class_total + 1e-8)
-        t = global_log_sum - tf.math.log(total) + log_column_weight
-        class_loss = -per_sample * positive + t + remine_lambda * t**2
-        value = tf.reduce_sum(tf.where(active, pi * class_loss, tf.zeros_like(pi)))
-
-        def gradient(upstream, _):
-            upstream = tf.math.divide_no_nan(upstream, share)
-            # How much of the global sum is this replica's: 1 without replicas.
-            own_part = tf.exp(log_sum - global_log_sum)
-            pull = tf.math.divide_no_nan(pi * (1 + 2 * remine_lambda * t) * own_part, term_sum)
-            pull = tf.where(active, upstream * pull, tf.zeros_like(pi))
-            push = upstream * tf.gather(pi * per_sample, labels) * occurrences
-            return pull * terms - push[:, None] * tf.one_hot(labels, num_classes, dtype=dtype)
-
-        return (value, share), gradient
-
-    return regulariser(logits)
+        active = tf.fill(tf.shape(pi), total > 0)
+        per_sample = 1 / (class_total + 1e-8)
+        column = np.log(1 / prior.size + 1e-9) - np.log(prior + 1e-9)
+        t = log_sum - tf.math.log(total) + tf.constant(column, pi.dtype)
+    t = tf.where(active, t, tf.zeros_like(t))  # not −inf, whose gradient would be NaN
+    class_loss = -per_sample * positive + t + remine_lambda * t**2
+    value = tf.reduce_sum(tf.where(active, pi * class_loss, tf.zeros_like(pi)))
+    value = tf.where(tf.math.is_nan(total), total, value)  # of bad labels no class is active
+    return value, tf.math.divide_no_nan(own_size, total)
 
 
-def _over_replicas(class_total, positive, log_sum):
-    """Returns the global batch's sums of the first two and log-sum-exp of the third, each [C]."""
+@tf.custom_gradient
+def _over_replicas(statistics):
+    """Returns the [3, C] statistics of the global batch; each replica gathers 3C floats."""
     if tf.distribute.in_cross_replica_context():
-        return class_total, positive, log_sum
+        return statistics, lambda upstream: upstream
     replica = tf.distribute.get_replica_context()
     if replica.num_replicas_in_sync == 1:
-        return class_total, positive, log_sum
-    statistics = tf.stack([class_total, positive, log_sum])[None]
-    gathered = replica.all_gather(statistics, axis=0)
+        return statistics, lambda upstream: upstream
+    gathered = replica.all_gather(statistics[None], axis=0)
     sums = tf.reduce_sum(gathered[:, :2], axis=0)
-    return sums[0], sums[1], tf.reduce_logsumexp(gathered[:, 2], axis=0)
+    log_sum = tf.reduce_logsumexp(gathered[:, 2], axis=0)
+    own_size, total = tf.reduce_sum(statistics[0]), tf.reduce_sum(sums[0])
+
+    def gradient(upstream):
+        # How much of the global sum of exponentials is this replica's.
+        own_part = tf.exp(statistics[2] - log_sum)
+        part = tf.stack([tf.zeros_like(own_part), upstream[1], upstream[2] * own_part])
+        return tf.math.divide_no_nan(part * total, own_size)
+
+    whole = tf.concat([sums, log_sum[None]], axis=0)
+    return tf.ensure_shape(whole, statistics.shape), gradient

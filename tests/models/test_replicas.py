@@ -33,11 +33,15 @@ def test_value_and_gradient_are_those_of_the_global_batch(name, estimator, weigh
     assert sent == [(1, 3, 4)] * len(sizes)
 
 
-@pytest.mark.parametrize(("kind", "estimator"), [("model", "paper"), ("loss", "reference")])
-def test_trained_weights_are_those_of_one_device(kind, estimator):
-    weights, history = replicas.in_a_process(replicas.train, 1, kind, estimator, 7)
+@pytest.mark.parametrize(
+    ("kind", "estimator", "jit_compile"),
+    [("model", "paper", False), ("loss", "reference", False), ("model", "reference", True)],
+)
+def test_trained_weights_are_those_of_one_device(kind, estimator, jit_compile):
+    arguments = (kind, estimator, 7, jit_compile)
+    weights, history = replicas.in_a_process(replicas.train, 1, *arguments)
     for number in (2, 4):
-        actual, actual_history = replicas.in_a_process(replicas.train, number, kind, estimator, 7)
+        actual, actual_history = replicas.in_a_process(replicas.train, number, *arguments)
         for one, other in zip(actual, weights, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
         if kind == "model":
