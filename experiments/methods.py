@@ -1,51 +1,26 @@
-"""What --loss means: a row of data for each method, and the model that a configuration trains.
+"""What --loss means: the table of methods, and the training of a configuration.
 
-To add a method, write its file in lade_tf, and here its function and its row in `METHODS`.
+To add a method, write its file in lade_tf, its function in trainees.py and its row in `METHODS`.
 """
 
 import dataclasses
-import functools
-import math
 import pathlib
 from collections.abc import Callable
 
 import keras
-import numpy as np
-import runs
 import tensorflow as tf
+import trainees
 from absl import flags
 
 import lade_tf
-from lade_tf import backbones, layers, losses, models, optimizers
+from lade_tf import layers, losses, models, optimizers
 from lade_tf.checks import check_integer
 from lade_tf.models import decoupled
 
 ROOT = pathlib.Path(__file__).parents[1]
-BACKBONES = {"resnet32": backbones.resnet32, "small_cnn": backbones.small_cnn}
-# BBN's; ResNet-32 ends in two branches as it is.
-TWO_BRANCHES = {
-    "resnet32": backbones.resnet32,
-    "small_cnn": functools.partial(backbones.small_cnn, branches=2),
-}
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # The data set's recipe has this parameter, or its flag must be given.
 REQUIRED = object()
-SAME_AS_FIRST_STAGE = ("dataset", "imbalance_ratio", "data_seed", "backbone", "epochs")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trainee:
-    """What a configuration trains.
-
-    Attributes:
-        model: the `AdaptedModel`, not compiled yet.
-        loss: for `compile`; None where the model owns it or nothing is trained.
-        test_logits: (model, data) → `runs.SavedLogits`.
-    """
-
-    model: lade_tf.AdaptedModel
-    loss: keras.losses.Loss | None = None
-    test_logits: Callable = runs.SavedLogits.of_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +50,7 @@ PARAMETERS = {
     "scale": Parameter(float, "what the cosines are multiplied by"),
     "drw_epoch": Parameter(int, "epoch, from 1, in which re-weighting begins", 1),
     "effect": Parameter(float, "α of TDE, how much of the common direction is taken off"),
-    "stage2_epochs": Parameter(int, "epochs of the second stage", 1),
+    "stage2_epochs": Parameter(int, "epochs of the second stage", 2),
     "centroid_weight": Parameter(float, "weight of the discriminative centroids loss"),
 }
 
@@ -87,12 +62,14 @@ class Method:
     Attributes:
         label: its name, the paper's where the paper has it.
         paper: where it was published.
-        source: the object of lade_tf that it consists of, None where Keras has it.
-        build: function (config, data) → `Trainee`.
+        source: the object of lade_tf that it consists of.
+        build: function (config, data) → `trainees.Trainee`.
         parameters: {flag: value where none is given}. A value may be a function of the
             configuration; `REQUIRED` stands for the data set's.
         recipe: what differs from the data set's recipe.
-        sampler: of its training images, one of `lade_tf.data.SAMPLERS`; None for no choice.
+        samplers: of its training images that fit its loss and what its logits carry, the first
+            where none is given; none where there is no choice.
+        carries: the prior that its logits carry: "uniform" for none, "training", or a formula.
         second_stage: whether it starts from a softmax run, --init_from.
         paired: whether a training batch is a pair, the second from the reversed sampler.
     """
@@ -103,155 +80,20 @@ class Method:
     build: Callable
     parameters: dict = dataclasses.field(default_factory=dict)
     recipe: dict = dataclasses.field(default_factory=dict)
-    sampler: str | None = "instance"
+    samplers: tuple = ("instance",)
+    carries: str = "uniform"
     second_stage: bool = False
     paired: bool = False
 
     @property
     def file(self):
-        """The file that it lies in, relative to the repository, or "Keras"."""
-        if self.source is None:
-            return "Keras"
+        """The file that it lies in, relative to the repository."""
         return self.source.__module__.replace(".", "/") + ".py"
 
-
-def softmax(config, data):
-    """Cross-entropy, which is logit adjustment with τ = 0; carries the training prior."""
-    return logit_adjustment({**config, "tau": 0.0}, data)
-
-
-def logit_adjustment(config, data):
-    """Its logits carry the prior ∝ π^(1−τ)."""
-    counts, smoothing = data.class_counts, config["label_smoothing"]
-    loss = losses.LogitAdjustment(counts, config["tau"], label_smoothing=smoothing)
-    network = build_network(config, data)
-    return Trainee(lade_tf.AdaptedModel(network, counts, source_prior=loss.source_prior), loss)
-
-
-def balanced_softmax(config, data):
-    """Its logits are disentangled."""
-    loss = losses.BalancedSoftmax(data.class_counts, label_smoothing=config["label_smoothing"])
-    return Trainee(lade_tf.AdaptedModel(build_network(config, data), data.class_counts), loss)
-
-
-def focal(config, data):
-    """On the softmax; its logits carry the training prior."""
-    model = lade_tf.adapt(build_network(config, data), data.class_counts)
-    return Trainee(model, losses.Focal(config["gamma"]))
-
-
-def cb_focal(config, data):
-    """On sigmoids, class-balanced; its logits are taken to carry no prior."""
-    loss = losses.ClassBalancedFocal(data.class_counts, config["beta"], config["gamma"])
-    # As Cui et al. start: every class with probability 1 / C.
-    head = functools.partial(
-        backbones.classifier_head,
-        num_classes=data.num_classes,
-        initial_bias=-math.log(data.num_classes - 1),
-    )
-    network = build_network(config, data, head)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts), loss)
-
-
-def ldam(config, data):
-    """Its logits carry the training prior."""
-    network, loss = _ldam(config, data)
-    prior = lade_tf.priors.class_prior(data.class_counts)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts, source_prior=prior), loss)
-
-
-def ldam_drw(config, data):
-    """Its logits are taken to carry no prior."""
-    if not 1 <= config["drw_epoch"] <= config["epochs"]:
-        raise ValueError(
-            f"--drw_epoch must be 1 to --epochs={config['epochs']}; got {config['drw_epoch']}"
-        )
-    network, loss = _ldam(config, data)
-    start_step = (config["drw_epoch"] - 1) * data.steps_per_epoch(config["batch_size"])
-    model = models.DeferredReweightingModel(network, data.class_counts, start_step, config["beta"])
-    return Trainee(model, loss)
-
-
-def _ldam(config, data):
-    """Returns the network with a cosine classifier, and the loss."""
-    classifier = layers.CosineClassifier(data.num_classes, config["scale"], name="logits")
-    loss = losses.LDAM(data.class_counts, config["max_margin"], config["scale"])
-    return build_network(config, data, classifier), loss
-
-
-def crt(config, data):
-    """A new classifier on frozen features."""
-    network = decoupled.retrain_classifier(first_stage(config).network)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
-
-
-def lws(config, data):
-    """A scale for each class on frozen features and classifier."""
-    network = decoupled.scale_classifier(first_stage(config).network)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
-
-
-def tau_norm(config, data):
-    """The classifier's columns normalised; τ is chosen on images that it isn't scored on."""
-    network = first_stage(config).network
-    saved = runs.RunFolder(config["init_from"]).test_logits()
-    bias, norms = decoupled.bias_and_norms(network)
-    tau = config["tau"]
-    if tau is not None:
-        normalized = decoupled.normalize_classifier(network, tau)
-        return Trainee(lade_tf.AdaptedModel(normalized, data.class_counts))
-    # The model gets the τ that is best on all test images, the scores each half's from the other.
-    tau = decoupled.choose_tau(saved.logits, saved.labels, bias, norms)
-    fitted, _ = decoupled.cross_fitted_logits(saved.logits, saved.labels, bias, norms)
-    uniform = lade_tf.priors.uniform_prior(data.num_classes)
-    fitted = dataclasses.replace(
-        saved, logits=fitted.astype(np.float32), source_prior=np.asarray(uniform)
-    )
-    normalized = decoupled.normalize_classifier(network, tau)
-    model = lade_tf.AdaptedModel(normalized, data.class_counts)
-    return Trainee(model, test_logits=lambda model, data: fitted)
-
-
-def ncm(config, data):
-    """The class means of the features; its logits are −½ · squared distance."""
-    batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
-    network = decoupled.nearest_class_mean(first_stage(config).network, batches, data.num_classes)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts))
-
-
-def bbn(config, data):
-    """Two branches with a mixing weight that moves from the one to the other."""
-    network = build_network(config, data, kinds=TWO_BRANCHES)
-    steps = data.steps_per_epoch(config["batch_size"])
-    return Trainee(models.BBN(network, data.class_counts, config["epochs"], steps))
-
-
-def causal_norm(config, data):
-    """A normalised classifier that leaves out the common direction at inference."""
-    classifier = layers.CausalNormClassifier(
-        data.num_classes, effect=config["effect"], name="logits"
-    )
-    network = build_network(config, data, classifier)
-    return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
-
-
-def oltr(config, data):
-    """Modulated attention and a memory of centroids on top of a softmax network."""
-    network = first_stage(config).network
-    batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
-    centroids = decoupled.class_means(network, batches, data.num_classes)
-    network = models.oltr_network(network, centroids)
-    return Trainee(models.OLTR(network, data.class_counts, config["centroid_weight"]))
-
-
-def lade(config, data):
-    """Its logits are disentangled, the model owns its loss."""
-    parameters = (config[name] for name in ("alpha", "remine_lambda", "estimator"))
-    return Trainee(lade_tf.LADEModel(build_network(config, data), data.class_counts, *parameters))
-
-
-def _cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    @property
+    def is_trained(self):
+        """Whether anything is trained, after the first stage if there is one."""
+        return not self.second_stage or "stage2_epochs" in self.parameters
 
 
 # Kang et al. and OLTR have no published recipe for small images: the second stages are short.
@@ -259,37 +101,59 @@ SECOND_STAGE = {"schedule": "cosine"}
 KANG = "Kang et al., ICLR 2020"
 
 METHODS = {
-    "softmax": Method("Softmax", "", losses.LogitAdjustment, softmax, {"label_smoothing": 0.0}),
+    "softmax": Method(
+        "Softmax",
+        "",
+        losses.LogitAdjustment,
+        trainees.softmax,
+        {"label_smoothing": 0.0},
+        carries="training",
+        samplers=lade_tf.data.SAMPLERS,
+    ),
     "balanced_softmax": Method(
         "Balanced Softmax",
         "Ren et al., NeurIPS 2020",
         losses.BalancedSoftmax,
-        balanced_softmax,
+        trainees.balanced_softmax,
         {"label_smoothing": 0.0},
     ),
     "logit_adjustment": Method(
         "Logit Adjustment",
         "Menon et al., ICLR 2021",
         losses.LogitAdjustment,
-        logit_adjustment,
+        trainees.logit_adjustment,
         {"tau": 1.0, "label_smoothing": 0.0},
+        carries="∝ π^(1−τ)",
     ),
-    "focal": Method("Focal Loss", "Lin et al., ICCV 2017", losses.Focal, focal, {"gamma": 2.0}),
+    "focal": Method(
+        "Focal Loss",
+        "Lin et al., ICCV 2017",
+        losses.Focal,
+        trainees.focal,
+        {"gamma": 2.0},
+        carries="training",
+        samplers=lade_tf.data.SAMPLERS,
+    ),
     "cb_focal": Method(
         "CB-Focal",
         "Cui et al., CVPR 2019",
         losses.ClassBalancedFocal,
-        cb_focal,
+        trainees.cb_focal,
         {"beta": 0.9999, "gamma": 2.0},
     ),
     "ldam": Method(
-        "LDAM", "Cao et al., NeurIPS 2019", losses.LDAM, ldam, {"max_margin": 0.5, "scale": 30.0}
+        "LDAM",
+        "Cao et al., NeurIPS 2019",
+        losses.LDAM,
+        trainees.ldam,
+        {"max_margin": 0.5, "scale": 30.0},
+        carries="training",
     ),
     "ldam_drw": Method(
         "LDAM+DRW",
         "Cao et al., NeurIPS 2019",
         models.DeferredReweightingModel,
-        ldam_drw,
+        trainees.ldam_drw,
         {
             "max_margin": 0.5,
             "scale": 30.0,
@@ -301,65 +165,70 @@ METHODS = {
         "Decouple-cRT",
         KANG,
         decoupled.retrain_classifier,
-        crt,
+        trainees.crt,
         {"stage2_epochs": 10},
         SECOND_STAGE,
-        sampler="class_balanced",
+        samplers=("class_balanced",),
         second_stage=True,
     ),
     "lws": Method(
         "Decouple-LWS",
         KANG,
         decoupled.scale_classifier,
-        lws,
+        trainees.lws,
         {"stage2_epochs": 10},
         SECOND_STAGE,
-        sampler="class_balanced",
+        samplers=("class_balanced",),
         second_stage=True,
     ),
     "tau_norm": Method(
         "Decouple-τ-norm",
         KANG,
         decoupled.normalize_classifier,
-        tau_norm,
+        trainees.tau_norm,
         {"tau": None},  # chosen by cross-fitting
-        sampler=None,
+        samplers=(),
         second_stage=True,
     ),
     "ncm": Method(
-        "Decouple-NCM", KANG, decoupled.nearest_class_mean, ncm, sampler=None, second_stage=True
+        "Decouple-NCM",
+        KANG,
+        decoupled.nearest_class_mean,
+        trainees.ncm,
+        samplers=(),
+        second_stage=True,
     ),
     "bbn": Method(
         "BBN",
         "Zhou et al., CVPR 2020",
         models.BBN,
-        bbn,
+        trainees.bbn,
         recipe={"batch_size": 128, "learning_rate": 0.1, "l2": 2e-4},
-        sampler=None,
+        samplers=(),
         paired=True,
     ),
     "causal_norm": Method(
         "Causal Norm",
         "Tang et al., NeurIPS 2020",
         layers.CausalNormClassifier,
-        causal_norm,
+        trainees.causal_norm,
         {"effect": 1.5},
     ),
     "oltr": Method(
         "OLTR",
         "Liu et al., CVPR 2019",
         models.OLTR,
-        oltr,
+        trainees.oltr,
         {"centroid_weight": 0.01, "stage2_epochs": 10},
         {**SECOND_STAGE, "learning_rate": 0.05},
-        sampler="class_balanced",
+        samplers=("class_balanced",),
         second_stage=True,
     ),
     "lade": Method(
         "LADE",
         "Hong et al., CVPR 2021",
         lade_tf.LADEModel,
-        lade,
+        trainees.lade,
         {"estimator": "paper", "alpha": REQUIRED, "remine_lambda": REQUIRED},
     ),
 }
@@ -380,9 +249,10 @@ def define_flags():
 
 def num_epochs(config):
     """Returns for how many epochs a configuration trains; its first stage isn't counted."""
-    if METHODS[config["loss"]].second_stage:
-        return config["stage2_epochs"] or 0
-    return config["epochs"]
+    method = METHODS[config["loss"]]
+    if not method.is_trained:
+        return 0
+    return config["stage2_epochs"] if method.second_stage else config["epochs"]
 
 
 def train_batches(config, data, initial_epoch):
@@ -406,41 +276,15 @@ def train_batches(config, data, initial_epoch):
     return tf.data.Dataset.zip(*streams).map(lambda one, other: tuple(zip(one, other, strict=True)))
 
 
-def first_stage(config):
-    """Returns the softmax model that a second stage starts from, or refuses another's run."""
-    if config.get("init_from") is None:
-        raise ValueError(
-            f"--loss={config['loss']} starts from a finished softmax run: give --init_from=RUN"
-        )
-    run = runs.RunFolder(config["init_from"])
-    run.test_logits()  # refuses what isn't a finished run
-    first = runs.read_json(run.file("config.json"))
-    expected = {"loss": "softmax", **{name: config[name] for name in SAME_AS_FIRST_STAGE}}
-    differing = [
-        f"its {name} is {first.get(name)!r} and not {value!r}"
-        for name, value in expected.items()
-        if first.get(name) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"--init_from={run.path} must be a softmax run on the same data and backbone: "
-            f"{'; '.join(differing)}"
-        )
-    return runs.load_model(run.file("best.keras"))
+def recompute_statistics(model, config, data):
+    """Gives averaged weights the batch statistics that belong to them, as in SWA.
 
-
-def build_network(config, data, classifier=None, kinds=BACKBONES):
-    """Returns raw pixels → logits: normalisation, backbone, classifier (by default linear)."""
-    pixels = keras.Input(data.image_shape, name="images")
-    scale = [1 / (data.pixel_max * std) for std in data.std]
-    offset = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
-    normalised = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(pixels)
-    features = kinds[config["backbone"]](data.image_shape)(normalised)
-    if classifier is None:
-        logits = backbones.classifier_head(features, data.num_classes)
-    else:
-        logits = classifier(features)
-    return keras.Model(pixels, logits, name="network")
+    One epoch of training batches goes through the network, which notes their statistics.
+    """
+    epoch = num_epochs(config) - 1
+    forward = tf.function(lambda images: model.network(images, training=True))
+    for images, _ in train_batches(config, data, initial_epoch=epoch):
+        forward(images)
 
 
 def build_trainee(config, data):
@@ -456,8 +300,8 @@ def build_trainee(config, data):
         _schedule(config, steps),
         momentum=config["momentum"],
         l2=config["l2"],
-        use_ema=config["ema"] is not None,
-        ema_momentum=config["ema"] or 0.99,
+        use_ema=bool(config["ema"]),
+        ema_momentum=config["ema"] or 0.0,
     )
     trainee.model.compile(optimizer=optimizer, loss=trainee.loss, metrics=["accuracy"])
     trainee.model.optimizer.build(trainee.model.trainable_variables)

@@ -40,8 +40,9 @@ def method_table():
     """One row for each --loss: where it comes from, where it lies, what it adds and costs."""
     costs = runs.read_json(RESULTS / "benchmarks" / "method_steps.json")["methods"]
     rows = [
-        "| `--loss` | method | published | file | flags | extra parameters | step / softmax |",
-        "|---|---|---|---|---|---|---|",
+        "| `--loss` | method | published | file | flags | logits carry | extra parameters | "
+        "step / softmax |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for loss, method in methods.METHODS.items():
         own_flags = ", ".join(f"`{name}`" for name in method.parameters)
@@ -49,6 +50,7 @@ def method_table():
         cost = costs[loss]["step / softmax"]
         cells = (
             f"`{loss}` | {method.label} | {method.paper} | {method.file} | {own_flags}",
+            method.carries,
             f"{costs[loss]['extra_parameters']:,}",
             f"{cost['median']:.2f}" if cost else "not trained",
         )

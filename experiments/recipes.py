@@ -55,11 +55,19 @@ LADE = {
     },
 }
 
-# --recipe: what stronger recipes do beside the method, on top of the data set's.
+# --recipe: what stronger recipes do beside the method, on top of the data set's. AutoAugment's
+# policy is one for colour images.
+AVERAGED = {"schedule": "cosine", "ema": 0.99}
 RECIPES = {
-    "2021": {},
-    "modern": {"augment": "autoaugment_cutout", "schedule": "cosine", "ema": 0.99},
+    "2021": {name: {} for name in DATASETS},
+    "modern": {
+        "digits_lt": AVERAGED,
+        "cifar10_lt": {**AVERAGED, "augment": "autoaugment_cutout"},
+        "cifar100_lt": {**AVERAGED, "augment": "autoaugment_cutout"},
+    },
 }
+# What decides how a network is trained, and means nothing where none is.
+TRAINING = ("learning_rate", "l2", "schedule", "augment", "mixup", "ema")
 LOSSES = tuple(METHODS)
 
 
@@ -90,12 +98,14 @@ def resolve(dataset, loss, overrides):
     config = {
         "dataset": dataset,
         "loss": loss,
-        "sampler": method.sampler,
+        "sampler": method.samplers[0] if method.samplers else None,
         **published,
-        **RECIPES[recipe],
+        **RECIPES[recipe][dataset],
         **method.recipe,
         **given,
     }
+    if config["schedule"] == "cosine" and config["epochs"] < 2:
+        raise ValueError("--schedule=cosine ends at 0: it needs at least 2 --epochs; got 1")
     scale = config["epochs"] / published["epochs"]
     config["milestones"] = [max(1, round(epoch * scale)) for epoch in config["milestones"]]
     return {**config, **_parameters(config, parameters)}
@@ -105,12 +115,19 @@ def _refuse_what_means_nothing(loss, given, parameters):
     """Raises a ValueError for a flag that the method doesn't heed."""
     method = METHODS[loss]
     useless = [name for name in parameters if name not in method.parameters]
-    useless += ["init_from"] if "init_from" in given and not method.second_stage else []
-    useless += ["mixup"] if "mixup" in given and method.paired else []
-    useless += ["sampler"] if "sampler" in given and method.sampler is None else []
+    useless += [] if method.second_stage else ["init_from"]
+    useless += ["schedule"] if method.second_stage else []
+    useless += [] if method.is_trained else TRAINING
+    useless += ["mixup", "ema"] if method.paired else []
+    useless += [] if method.samplers else ["sampler"]
+    useless = [f"--{name}" for name in dict.fromkeys(useless) if name in {**given, **parameters}]
     if useless:
-        flags = ", ".join(f"--{name}" for name in useless)
-        raise ValueError(f"{flags} means nothing with --loss={loss}")
+        raise ValueError(f"{', '.join(useless)} means nothing with --loss={loss}")
+    if given.get("sampler", *method.samplers[:1]) not in (*method.samplers, None):
+        raise ValueError(
+            f"--sampler={given['sampler']} is wrong with --loss={loss}, whose logits would carry "
+            f"another prior than it says: it needs {' or '.join(method.samplers)}"
+        )
 
 
 def _parameters(config, given):

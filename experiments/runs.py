@@ -64,8 +64,8 @@ class RunFolder:
     def finished(self):
         return self.file("result.json").exists()
 
-    def claim(self, config):
-        """Makes the folder this configuration's, or refuses if it is another's."""
+    def check(self, config):
+        """Refuses a folder that isn't free or this configuration's; writes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--run_dir={self.path} must be a folder; it is a file")
         if self.file("config.json").exists():
@@ -75,7 +75,11 @@ class RunFolder:
                 f"--run_dir={self.path} holds other files and no config.json: give an empty or a "
                 "new folder"
             )
-        else:
+
+    def claim(self, config):
+        """Makes the folder this configuration's, or refuses as `check` does."""
+        self.check(config)
+        if not self.file("config.json").exists():
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.file("config.json"), config)
 

@@ -19,6 +19,7 @@ import keras
 import methods
 import recipes
 import runs
+import trainees
 from absl import flags
 from callbacks import Checkpoint, StopOnNaN
 
@@ -48,7 +49,7 @@ flags.DEFINE_enum("sampler", None, lade_tf.data.SAMPLERS, "How training images a
 flags.DEFINE_enum("augment", None, lade_tf.data.AUGMENTATIONS, "Augmentation of training images.")
 flags.DEFINE_float("mixup", None, "α of mixup.")
 flags.DEFINE_float(
-    "ema", None, "Momentum of the weights' moving average.", lower_bound=0, upper_bound=1
+    "ema", None, "Momentum of the weights' average, 0 for none.", lower_bound=0, upper_bound=0.99999
 )
 methods.define_flags()
 
@@ -96,8 +97,10 @@ def train(config, data, run, model):
 def finish(config, data, run, trainee, provenance):
     """Writes the model, its test logits and, last of all, the result; returns the result."""
     model = trainee.model
-    # With --ema the averages take the weights' place; a second time changes nothing.
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+    if config["ema"]:
+        # The averages take the weights' place; a second time changes nothing.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        methods.recompute_statistics(model, config, data)
     with runs.replacing(run.file("best.keras")) as temporary:
         model.save(temporary)
     saved = trainee.test_logits(model, data)
@@ -105,6 +108,7 @@ def finish(config, data, run, trainee, provenance):
     history = run.read_history()
     result = {
         "config": config,
+        **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
@@ -144,11 +148,8 @@ def report(result, run):
         print("\n" + evaluation.format_table(unadapted))
 
 
-def main():
-    provenance = runs.provenance()
-    overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
-    config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
-    run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
+def carry_out(config, run, provenance):
+    """Trains a run to its end, from where it stopped; returns its result."""
     data = lade_tf.data.load(
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
@@ -157,12 +158,26 @@ def main():
     if FLAGS.overwrite:
         run.delete()
     run.claim(config)
-    if run.finished:
+    train(config, data, run, trainee.model)
+    return finish(config, data, run, trainee, provenance)
+
+
+def main():
+    provenance = runs.provenance()
+    overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
+    if FLAGS.init_from and overrides["epochs"] is None:
+        overrides["epochs"] = trainees.first_stage_epochs(FLAGS.init_from)
+    config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
+    run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
+    if FLAGS.init_from and run.path.resolve() == pathlib.Path(FLAGS.init_from).resolve():
+        raise ValueError(f"--run_dir={run.path} must be another folder than --init_from")
+    if not FLAGS.overwrite:
+        run.check(config)
+    if run.finished and not FLAGS.overwrite:
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = runs.read_json(run.file("result.json"))
     else:
-        train(config, data, run, trainee.model)
-        result = finish(config, data, run, trainee, provenance)
+        result = carry_out(config, run, provenance)
     if FLAGS.export:
         export(run)
     report(result, run)

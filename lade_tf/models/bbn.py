@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from lade_tf.checks import check_integer
 from lade_tf.losses.balanced_softmax import balanced_softmax
-from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.own_loss_model import OwnLossModel
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class BBN(AdaptedModel):
+class BBN(OwnLossModel):
     """Trains the two branches of `network`, each on its own batch (Zhou et al., CVPR 2020).
 
     The conventional branch sees images as they come, the rebalancing branch images of a reversed
@@ -100,15 +100,8 @@ class BBN(AdaptedModel):
         values = balanced_softmax(y_pred, y, log_prior=np.zeros(len(self.class_counts)))
         if sample_weight is not None:
             values *= tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
-        own_losses = [tf.cast(loss, values.dtype) for loss in self.losses]
-        loss = tf.add_n([tf.reduce_mean(values), *own_losses])
+        loss = tf.reduce_mean(values) + self._regularization()
         return loss / self.distribute_strategy.num_replicas_in_sync
-
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        """Keras' `compile` without a loss."""
-        if loss is not None:
-            raise ValueError("loss must not be given to BBN.compile: the model owns its loss")
-        super().compile(optimizer, loss, *args, **kwargs)
 
     def fit(self, *args, **kwargs):
         _refuse_weights(super().fit, args, kwargs)
@@ -119,10 +112,11 @@ class BBN(AdaptedModel):
         return super().train_on_batch(*args, **kwargs)
 
     def get_config(self):
-        config = super().get_config()
-        for key in ("source_prior", "from_logits"):
-            del config[key]
-        return {**config, "epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch}
+        return {
+            **super().get_config(),
+            "epochs": self.epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         # With replicas Keras first calls the model on a batch as inference knows it, to build the

@@ -56,10 +56,13 @@ class DeferredReweightingModel(AdaptedModel):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _weights(self, labels):
-        """Returns [batch] weights of mean 1: Keras divides by the number of examples."""
+        """Returns [batch] weights of mean 1, of all replicas: Keras divides by the examples."""
         table = tf.constant(self.class_weights, tf.float32)
         weights = tf.gather(table, tf.reshape(tf.cast(labels, tf.int32), [-1]))
-        weights /= tf.reduce_mean(weights)
+        mean = tf.reduce_mean(weights)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            mean = tf.distribute.get_replica_context().all_reduce("mean", mean)
+        weights /= mean
         return tf.where(self.optimizer.iterations < self.start_step, 1.0, weights)
 
     def get_config(self):

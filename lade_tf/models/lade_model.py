@@ -6,16 +6,18 @@ import keras
 import tensorflow as tf
 
 from lade_tf.losses import LADE
-from lade_tf.models.adapted_model import AdaptedModel, label_sets, mixed
+from lade_tf.models.adapted_model import label_sets, mixed
+from lade_tf.models.own_loss_model import OwnLossModel
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class LADEModel(AdaptedModel):
+class LADEModel(OwnLossModel):
     """Trains `network` with LADE (equation 16), and serves it for any target prior (equation 17).
 
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss"
     is LADE and its two terms stand beside it: "cross_entropy" (Balanced Softmax) and "lader".
-    The metrics see the logits adapted to the stored target prior, uniform at first.
+    The metrics see the logits adapted to the stored target prior, uniform at first. On labels of
+    `lade_tf.data.mixup` the two terms are means over both sets of labels.
 
     >>> model = lade_tf.LADEModel(network, class_counts=[900, 90, 10])
     >>> model.compile(optimizer="sgd", metrics=["accuracy"])
@@ -68,15 +70,14 @@ class LADEModel(AdaptedModel):
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, weight.dtype), tf.shape(weight))
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
-        own_losses = tf.add_n([tf.zeros([]), *(tf.cast(loss, tf.float32) for loss in self.losses)])
-        return mean, statistics, tf.shape(cross_entropy)[0], own_losses
+        return mean, statistics, tf.shape(cross_entropy)[0], self._regularization()
 
-    def _whole_loss(self, cross_entropy, statistics, batch_size, own_losses):
+    def _whole_loss(self, cross_entropy, statistics, batch_size, regularization):
         lader, share = self.lade.lader(statistics)
         # Weighted as Keras weights the loss they make up.
         self.cross_entropy_tracker.update_state(cross_entropy, sample_weight=batch_size)
         self.lader_tracker.update_state(lader, sample_weight=batch_size)
-        return cross_entropy + self.lade.alpha * lader + own_losses, share
+        return cross_entropy + self.lade.alpha * lader + regularization, share
 
     def _loss_step(self, x, y, sample_weight):
         if not self._compiles_replicas:
@@ -93,8 +94,6 @@ class LADEModel(AdaptedModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""
-        if loss is not None:
-            raise ValueError("loss must not be given to LADEModel.compile: the model owns its loss")
         super().compile(optimizer, loss, *args, **kwargs)
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if inner.gradient_accumulation_steps:
@@ -113,8 +112,6 @@ class LADEModel(AdaptedModel):
 
     def get_config(self):
         config = super().get_config()
-        for key in ("source_prior", "from_logits"):
-            del config[key]
         lade = self.lade.get_config()
         return {**config, **{key: lade[key] for key in ("alpha", "remine_lambda", "estimator")}}
 

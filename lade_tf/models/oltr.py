@@ -15,14 +15,14 @@ from lade_tf.checks import check_number
 from lade_tf.layers.cosine_norm_classifier import CosineNormClassifier
 from lade_tf.layers.meta_embedding import MetaEmbedding, squared_distances
 from lade_tf.layers.modulated_attention import ModulatedAttention
-from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.own_loss_model import OwnLossModel
 from lade_tf.ops import check_labels
 
 REPULSION_WEIGHT = 0.01  # a constant of the released code
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class OLTR(AdaptedModel):
+class OLTR(OwnLossModel):
     """Trains what `oltr_network` built with cross-entropy and the centroids loss.
 
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss" is
@@ -35,6 +35,7 @@ class OLTR(AdaptedModel):
     Formulas and constants follow its released code where the two differ: see `centroids_loss` and
     the layers `ModulatedAttention`, `MetaEmbedding` and `CosineNormClassifier`. The released
     network also has a 512-dimensional linear layer with ReLU after the pooling, this one hasn't.
+    On several replicas the centroids loss is that of each replica's share of the batch.
 
     Args:
         network: what `oltr_network` returns, images to logits [batch, classes].
@@ -85,8 +86,7 @@ class OLTR(AdaptedModel):
         # Weighted as Keras weights the loss they make up.
         self.cross_entropy_tracker.update_state(mean, sample_weight=batch_size)
         self.centroids_tracker.update_state(centroids, sample_weight=batch_size)
-        own_losses = [tf.cast(loss, mean.dtype) for loss in self.losses]
-        loss = tf.add_n([mean, self.centroid_weight * centroids, *own_losses])
+        loss = mean + self.centroid_weight * centroids + self._regularization()
         return loss / self.distribute_strategy.num_replicas_in_sync
 
     def _outputs(self, x, training):
@@ -95,17 +95,12 @@ class OLTR(AdaptedModel):
     def _update_metrics(self, x, y, outputs, sample_weight, loss):
         return super()._update_metrics(x, y, outputs[1], sample_weight, loss)
 
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        """Keras' `compile` without a loss."""
-        if loss is not None:
-            raise ValueError("loss must not be given to OLTR.compile: the model owns its loss")
-        super().compile(optimizer, loss, *args, **kwargs)
-
     def get_config(self):
-        config = super().get_config()
-        for key in ("source_prior", "from_logits"):
-            del config[key]
-        return {**config, "centroid_weight": self.centroid_weight, "margin": self.margin}
+        return {
+            **super().get_config(),
+            "centroid_weight": self.centroid_weight,
+            "margin": self.margin,
+        }
 
 
 def oltr_network(network, centroids=None):

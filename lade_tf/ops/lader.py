@@ -36,9 +36,9 @@ def lader(
     occurs w times.
 
     In a replica of a tf.distribute strategy it is the LADER of the global batch: the replicas
-    gather three numbers a class. Its gradient is N/N_r times the replica's own part, N_r its samples, so
-    that the replicas' values, weighted with their shares N_r/N of the batch, add up to the loss of
-    one device, and so do their gradients. `lader_and_share` gives that share too.
+    gather three numbers a class. Its gradient is N/N_r times the replica's own part, N_r its
+    samples: the replicas' values, weighted with their shares N_r/N of the batch, add up to the loss
+    of one device, and so do their gradients. `lader_and_share` gives that share too.
 
     Args:
         logits: [batch, classes], already disentangled from the training prior.

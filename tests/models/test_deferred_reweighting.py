@@ -65,6 +65,17 @@ def test_evaluation_is_not_weighted():
     assert model.evaluate(FEATURES, LABELS, verbose=0) == pytest.approx(expected, rel=1e-5)
 
 
+def test_two_replicas_train_like_one(two_replicas):
+    whole = make(start_step=0)
+    take_steps(whole, 2)
+    with two_replicas.scope():
+        parts = make(start_step=0)
+    data = tf.data.Dataset.from_tensors((FEATURES, LABELS)).repeat(2)
+    history = parts.fit(data, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(parts.get_weights()[0], whole.get_weights()[0], rtol=1e-5, atol=1e-6)
+    assert history["loss"][0] > 0
+
+
 def test_weights_of_the_user_multiply():
     model = make(start_step=0)
     mine = np.arange(12, dtype=np.float32)

@@ -178,12 +178,12 @@ def test_steps_per_execution_changes_nothing():
         np.testing.assert_allclose(four, one, rtol=1e-6)
 
 
-def test_two_replicas_train_like_one_but_for_the_batch_statistic(two_replicas):
+def test_two_replicas_train_like_one(two_replicas):
     images, labels = make_data()
 
     def train():
         keras.utils.set_random_seed(0)
-        model = lade_tf.LADEModel(make_network(), COUNTS, alpha=0.0)
+        model = lade_tf.LADEModel(make_network(), COUNTS, alpha=0.5)
         model.compile(keras.optimizers.SGD(0.5), metrics=["accuracy"])
         logs = model.fit(images, labels, batch_size=16, shuffle=False, epochs=2, verbose=0).history
         return [weight.numpy() for weight in model.network.weights], logs["loss"]
