@@ -304,7 +304,7 @@ def test_randaugment_scales_grey_images_by_their_own_white():
 
 def test_bad_arguments_are_refused():
     images = tf.constant(random_images(batch=2))
-    with pytest.raises(ValueError, match="name must be one of 'standard'.*got 'cutmix'"):
+    with pytest.raises(ValueError, match="augment must be one of 'standard'.*got 'cutmix'"):
         augment("cutmix", images, SEED, 4, True, FILL)
     with pytest.raises(ValueError, match=r"need 3 channels; got \(2, 20, 18, 1\)"):
         autoaugment_cutout(images[..., :1], SEED, [1.0])
