@@ -4,6 +4,7 @@
     history.csv             a row for each finished epoch
     tensorboard/            the same, for TensorBoard
     last.weights.h5         weights, optimizer and epoch after the last finished epoch
+    previous.weights.h5     the same after the epoch before it
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
@@ -29,6 +30,7 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 import lade_tf
 from lade_tf import priors
@@ -36,11 +38,13 @@ from lade_tf.metrics.checks import check_class_counts, check_class_indices
 
 TEST_BATCH_SIZE = 256
 TEMPORARY = "tmp-"
+# The newest first.
+CHECKPOINTS = ("last.weights.h5", "previous.weights.h5")
 RUN_FILES = {
     "config.json",
     "history.csv",
     "tensorboard",
-    "last.weights.h5",
+    *CHECKPOINTS,
     "best.keras",
     "test_logits.npz",
     "result.json",
@@ -79,15 +83,19 @@ class RunFolder:
     def claim(self, config):
         """Makes the folder this configuration's, or refuses as `check` does."""
         self.check(config)
+        self._sweep()
         if not self.file("config.json").exists():
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.file("config.json"), config)
 
     def _is_empty(self):
-        """Whether nothing lies in the folder, after sweeping out what a killed write left."""
+        """Whether nothing lies in the folder but what a killed write left."""
+        return all(path.name.startswith(TEMPORARY) for path in self.path.iterdir())
+
+    def _sweep(self):
+        """Removes what a killed write left."""
         for left in self.path.glob(f"{TEMPORARY}*"):
             left.unlink()
-        return not any(self.path.iterdir())
 
     def _refuse_other(self, config):
         existing = read_json(self.file("config.json"))
@@ -106,7 +114,8 @@ class RunFolder:
         """Deletes the folder, if there is one and it holds nothing but a run."""
         if not self.path.exists():
             return
-        foreign = sorted({path.name for path in self.path.iterdir()} - RUN_FILES)
+        names = {path.name for path in self.path.iterdir()}
+        foreign = sorted(name for name in names - RUN_FILES if not name.startswith(TEMPORARY))
         if foreign or not self.file("config.json").exists():
             raise ValueError(
                 f"--overwrite: {self.path} isn't a run folder ({', '.join(foreign[:3]) or 'empty'})"
@@ -115,28 +124,39 @@ class RunFolder:
         shutil.rmtree(self.path)
 
     def restore(self, model):
-        """Loads the last checkpoint into a compiled model; returns how many epochs it has seen."""
-        checkpoint = self.file("last.weights.h5")
-        if not checkpoint.exists():
-            return 0
-        try:
-            with h5py.File(checkpoint) as file:
-                epoch = int(file.attrs["epoch"])
-            model.load_weights(checkpoint)
-        except Exception as error:
-            raise ValueError(
-                f"checkpoint {checkpoint} can't be read, it may be cut short or damaged "
-                f"({str(error).splitlines()[0]}). Nothing was changed: put a good copy there, or "
-                "remove it to start this run again"
-            ) from error
-        return epoch
+        """Loads the last checkpoint into a compiled model; returns how many epochs it has seen.
+
+        One that can't be read is left aside for the one before it.
+        """
+        existing = [path for path in map(self.file, CHECKPOINTS) if path.exists()]
+        for path in existing:
+            try:
+                return _load_checkpoint(model, path)
+            except Exception as error:
+                problem = str(error).splitlines()[0]
+                if path == existing[-1]:
+                    raise ValueError(
+                        f"checkpoint {path} can't be read, it may be cut short or damaged "
+                        f"({problem}). Nothing was changed: put a good copy there, or remove it to "
+                        "start this run again"
+                    ) from error
+                logging.warning("%s can't be read (%s): the one before it is used", path, problem)
+        return 0
 
     def save(self, model, epoch):
-        """Writes the last checkpoint: weights, optimizer and the number of epochs done."""
-        with replacing(self.file("last.weights.h5")) as temporary:
+        """Writes the last checkpoint: weights, optimizer and the number of epochs done.
+
+        The one before is kept beside it.
+        """
+        last, previous = map(self.file, CHECKPOINTS)
+        with replacing(last) as temporary:
             model.save_weights(temporary)
             with h5py.File(temporary, "a") as file:
                 file.attrs["epoch"] = epoch
+            if last.exists():
+                # A second name for the old file, so that there is a last one at every moment.
+                with replacing(previous) as link:
+                    _link_or_copy(last, link)
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""
@@ -241,6 +261,21 @@ class SavedLogits:
         """Runs an `AdaptedModel` over the test set of an `ImageData`."""
         raw_logits = tf.function(model.raw_logits)
         return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
+
+
+def _link_or_copy(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have no links
+        shutil.copyfile(source, target)
+
+
+def _load_checkpoint(model, path):
+    """Loads weights and optimizer; returns the number of epochs they have seen."""
+    with h5py.File(path) as file:
+        epoch = int(file.attrs["epoch"])
+    model.load_weights(path)
+    return epoch
 
 
 @contextlib.contextmanager

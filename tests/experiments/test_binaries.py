@@ -15,6 +15,7 @@ RUN_FILES = {
     "history.csv",
     "tensorboard",
     "last.weights.h5",
+    "previous.weights.h5",
     "best.keras",
     "test_logits.npz",
     "result.json",
@@ -163,15 +164,27 @@ def test_a_run_cut_short_is_neither_evaluated_nor_exported(lade_run, tmp_path):
         assert "isn't finished: call its train.py command again" in errors
 
 
-def test_a_truncated_checkpoint_is_named_and_kept(lade_run, tmp_path):
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:5000])
+    return path.read_bytes()
+
+
+def test_a_truncated_checkpoint_gives_way_to_the_one_before_it(lade_run, tmp_path):
     folder = copy_of(lade_run, tmp_path)
     (folder / "result.json").unlink()
-    checkpoint = folder / "last.weights.h5"
-    cut = checkpoint.read_bytes()[:5000]
-    checkpoint.write_bytes(cut)
+    cut_short(folder / "last.weights.h5")
+    run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path)
+    logits = [np.load(path / "test_logits.npz")["logits"] for path in (folder, lade_run)]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_without_any_whole_checkpoint_it_is_named_and_kept(lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    (folder / "result.json").unlink()
+    cut = [cut_short(folder / f"{name}.weights.h5") for name in ("last", "previous")]
     errors = run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path, fails=True)
-    assert "last.weights.h5 can't be read, it may be cut short or damaged" in errors
-    assert checkpoint.read_bytes() == cut
+    assert "previous.weights.h5 can't be read, it may be cut short or damaged" in errors
+    assert [(folder / f"{name}.weights.h5").read_bytes() for name in ("last", "previous")] == cut
 
 
 def test_nan_stops_the_run_naming_the_step(tmp_path):

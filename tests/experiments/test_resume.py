@@ -83,3 +83,10 @@ def test_a_killed_cifar_run_resumes_and_learns(tmp_path, shared_data):
     flags = ("--dataset=cifar100_lt", f"--data_dir={shared_data / 'data' / 'tfds'}", "--epochs=3")
     result = check_kill_and_resume(tmp_path, *flags, seconds=6)
     assert result["metrics"]["accuracy"] > 0.02  # twice chance
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_are_survived(tmp_path):
+    output = run("kill_runs.py", "--kills=10", "--output=kills.json", cwd=tmp_path)
+    assert "survived / tried: 10 / 10" in output
+    assert json.loads((tmp_path / "kills.json").read_text())["survived"] == 10
