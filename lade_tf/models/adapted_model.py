@@ -8,6 +8,7 @@ from lade_tf import label_shift, priors
 from lade_tf.checks import check_integer
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models.export import export_saved_model
+from lade_tf.models.networks import check_output_shape, gives_logits
 
 SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
 
@@ -50,8 +51,8 @@ class AdaptedModel(keras.Model):
         if not isinstance(network, keras.Model):
             raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
         if network.built and getattr(network, "output_shape", None):
-            _check_output_shape(network.output_shape, num_classes)
-        if from_logits and _gives_logits(network) is False:
+            check_output_shape(network.output_shape, num_classes)
+        if from_logits and gives_logits(network) is False:
             raise ValueError(
                 "network must give logits; its last layer is a softmax. Leave the softmax out, or "
                 "for a trained model use lade_tf.adapt"
@@ -271,62 +272,6 @@ def mixed(y, losses):
     return of_first * first + (1 - of_first) * second, share
 
 
-def adapt(model, class_counts, from_logits=None, zero_count="error"):
-    """Makes a trained Keras classifier into one whose target prior can be set (PC Softmax).
-
-    For a model trained with ordinary cross-entropy, whose outputs carry the training prior
-    (section 3.2, equation 4 of the LADE paper). The model isn't changed or copied.
-
-    >>> adapted = lade_tf.adapt(model, class_counts=[900, 90, 10])
-    >>> adapted.set_target_prior([0.2, 0.3, 0.5])
-
-    Args:
-        model: a keras.Model giving logits or softmax probabilities [batch, classes].
-        class_counts: [classes] the counts it was trained on.
-        from_logits: whether it gives logits; None finds out from the last layer's activation.
-        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
-
-    Returns:
-        An `AdaptedModel` with a uniform target prior.
-
-    Raises:
-        ValueError: for bad counts, another number of classes, or where `from_logits` can't be
-            found out.
-    """
-    if from_logits is None:
-        from_logits = _gives_logits(model)
-    if from_logits is None:
-        raise ValueError(
-            "from_logits must be given for this model: whether it gives logits or softmax "
-            f"probabilities can't be told from its last layer ({_last_layer(model)!r})"
-        )
-    prior = priors.class_prior(class_counts, zero_count)
-    return AdaptedModel(
-        model, class_counts, source_prior=prior, from_logits=from_logits, zero_count=zero_count
-    )
-
-
-def _gives_logits(model):
-    """True for logits, False for softmax probabilities, None where the layers don't tell."""
-    last = _last_layer(model)
-    if isinstance(last, keras.Model):
-        return _gives_logits(last)
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
-        return False
-    # A bare linear Activation may follow anything, as in the mixed-precision idiom.
-    if activation is keras.activations.linear and hasattr(last, "kernel"):
-        return True
-    return None
-
-
-def _last_layer(model):
-    if isinstance(model, keras.Sequential):
-        return model.layers[-1] if model.layers else None
-    # Only functional models know their operations.
-    return getattr(model, "operations", [None])[-1]
-
-
 def _refuse_loss_on_probabilities(loss):
     """The compiled loss sees logits; one that expects probabilities would be silently wrong."""
     if isinstance(loss, str) and "crossentropy" in loss:
@@ -338,12 +283,4 @@ def _refuse_loss_on_probabilities(loss):
         raise ValueError(
             "loss must expect logits, which is what it is given here, for example "
             f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {loss!r}"
-        )
-
-
-def _check_output_shape(shape, num_classes):
-    if len(shape) != 2 or shape[-1] != num_classes:
-        raise ValueError(
-            f"network must give [batch, {num_classes}] logits, one column for each entry of "
-            f"class_counts; its output shape is {shape}"
         )

@@ -1,0 +1,40 @@
+"""PC Softmax: a trained Keras classifier becomes one whose target prior can be set."""
+
+from lade_tf import priors
+from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.networks import gives_logits, last_layer
+
+
+def adapt(model, class_counts, from_logits=None, zero_count="error"):
+    """Makes a trained Keras classifier into one whose target prior can be set (PC Softmax).
+
+    For a model trained with ordinary cross-entropy, whose outputs carry the training prior
+    (section 3.2, equation 4 of the LADE paper). The model isn't changed or copied.
+
+    >>> adapted = lade_tf.adapt(model, class_counts=[900, 90, 10])
+    >>> adapted.set_target_prior([0.2, 0.3, 0.5])
+
+    Args:
+        model: a keras.Model giving logits or softmax probabilities [batch, classes].
+        class_counts: [classes] the counts it was trained on.
+        from_logits: whether it gives logits; None finds out from the last layer's activation.
+        zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+
+    Returns:
+        An `AdaptedModel` with a uniform target prior.
+
+    Raises:
+        ValueError: for bad counts, another number of classes, or where `from_logits` can't be
+            found out.
+    """
+    if from_logits is None:
+        from_logits = gives_logits(model)
+    if from_logits is None:
+        raise ValueError(
+            "from_logits must be given for this model: whether it gives logits or softmax "
+            f"probabilities can't be told from its last layer ({last_layer(model)!r})"
+        )
+    prior = priors.class_prior(class_counts, zero_count)
+    return AdaptedModel(
+        model, class_counts, source_prior=prior, from_logits=from_logits, zero_count=zero_count
+    )
