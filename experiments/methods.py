@@ -66,7 +66,7 @@ class Method:
         build: function (config, data) → `trainees.Trainee`.
         parameters: {flag: value where none is given}. A value may be a function of the
             configuration; `REQUIRED` stands for the data set's.
-        recipe: what differs from the data set's recipe.
+        recipe: what differs from the data set's recipe; a value may be a function of that.
         samplers: of its training images that fit its loss and what its logits carry, the first
             where none is given; none where there is no choice.
         carries: the prior that its logits carry: "uniform" for none, "training", or a formula.
@@ -158,8 +158,11 @@ METHODS = {
             "max_margin": 0.5,
             "scale": 30.0,
             "beta": 0.9999,
-            "drw_epoch": lambda config: config["milestones"][-1],
+            "drw_epoch": lambda config: config["milestones"][0],
         },
+        # Drops at 160 and 180 of 200 epochs, as published: after two drops re-weighting would come
+        # too late to move anything.
+        {"milestones": lambda recipe: [0.8 * recipe["epochs"], 0.9 * recipe["epochs"]]},
     ),
     "crt": Method(
         "Decouple-cRT",

@@ -95,13 +95,14 @@ def resolve(dataset, loss, overrides):
     parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
     _refuse_what_means_nothing(loss, given, parameters)
     published = DATASETS[dataset]
+    own = {name: v(published) if callable(v) else v for name, v in method.recipe.items()}
     config = {
         "dataset": dataset,
         "loss": loss,
         "sampler": method.samplers[0] if method.samplers else None,
         **published,
         **RECIPES[recipe][dataset],
-        **method.recipe,
+        **own,
         **given,
     }
     if config["schedule"] == "cosine" and config["epochs"] < 2:

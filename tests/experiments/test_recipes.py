@@ -48,8 +48,11 @@ def test_milestones_are_scaled_with_the_epochs():
     assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 1})["milestones"] == [1, 1]
 
 
-def test_re_weighting_begins_with_the_last_drop_of_the_learning_rate():
-    assert recipes.resolve("cifar100_lt", "ldam_drw", {"epochs": 30})["drw_epoch"] == 24
+def test_re_weighting_begins_with_the_first_drop_of_the_learning_rate():
+    config = recipes.resolve("cifar100_lt", "ldam_drw", {})
+    assert (config["milestones"], config["drw_epoch"]) == ([160, 180], 160)
+    config = recipes.resolve("digits_lt", "ldam_drw", {"epochs": 30})
+    assert (config["milestones"], config["drw_epoch"]) == ([24, 27], 24)
 
 
 def test_bbn_has_a_recipe_of_its_own():
