@@ -9,7 +9,13 @@ value can be overridden by the flag of its name; what a run used stands in its c
 from methods import METHODS, PARAMETERS, REQUIRED
 
 # What the published long-tail recipes of 2021 do without.
-PLAIN = {"augment": "standard", "mixup": None, "ema": None, "schedule": "step"}
+PLAIN = {
+    "augment": "standard",
+    "mixup": None,
+    "ema": None,
+    "schedule": "step",
+    "synchronized_batchnorm": False,
+}
 CIFAR = {
     "backbone": "resnet32",
     "imbalance_ratio": 100.0,

@@ -19,6 +19,8 @@ import keras
 import methods
 import recipes
 import runs
+import strategies
+import tensorflow as tf
 import trainees
 from absl import flags
 from callbacks import Checkpoint, StopOnNaN
@@ -36,6 +38,10 @@ flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
 flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset.")
 flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "Devices to train on.")
+flags.DEFINE_integer("replicas", None, "How many devices; default all GPUs.", lower_bound=1)
+flags.DEFINE_bool("deterministic", False, "Only operations that always give the same bits.")
+flags.DEFINE_bool("synchronized_batchnorm", None, "Batch statistics of all replicas together.")
 flags.DEFINE_enum("recipe", "2021", list(recipes.RECIPES), "As published then, or stronger.")
 flags.DEFINE_string("init_from", None, "Run folder of softmax that a second stage starts from.")
 # Without a value: the recipe's.
@@ -57,6 +63,7 @@ PROBE_IMAGES = 32
 OVERRIDE_FLAGS = (
     *("seed", "data_seed", "precision", "recipe", "init_from", "imbalance_ratio", "epochs"),
     *("batch_size", "learning_rate", "l2", "schedule", "sampler", "augment", "mixup", "ema"),
+    "synchronized_batchnorm",
     *methods.PARAMETERS,
 )
 
@@ -153,8 +160,10 @@ def carry_out(config, run, provenance):
     data = lade_tf.data.load(
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
+    strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     # What the configuration can't do is refused here, before anything is written or deleted.
-    trainee = methods.build_trainee(config, data)
+    with strategy.scope():
+        trainee = methods.build_trainee(config, data)
     if FLAGS.overwrite:
         run.delete()
     run.claim(config)
@@ -163,6 +172,8 @@ def carry_out(config, run, provenance):
 
 
 def main():
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
     provenance = runs.provenance()
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     if FLAGS.init_from and overrides["epochs"] is None:

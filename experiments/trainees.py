@@ -228,7 +228,11 @@ def build_network(config, data, classifier=None, kinds=BACKBONES):
     scale = [1 / (data.pixel_max * std) for std in data.std]
     offset = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
     normalised = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(pixels)
-    features = kinds[config["backbone"]](data.image_shape)(normalised)
+    backbone = kinds[config["backbone"]](data.image_shape)
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = config["synchronized_batchnorm"]
+    features = backbone(normalised)
     if classifier is None:
         logits = backbones.classifier_head(features, data.num_classes)
     else:

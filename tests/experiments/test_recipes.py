@@ -18,6 +18,7 @@ PUBLISHED = {
     "augment": "standard",
     "mixup": None,
     "ema": None,
+    "synchronized_batchnorm": False,
 }
 
 
