@@ -1,0 +1,144 @@
+"""Time and memory of LADER and its gradient against the number of classes and of replicas.
+
+    python experiments/benchmarks/scaling.py --output=FILE.json
+
+A batch of 256 and 100 to 100,000 classes, value and gradient, each size in a process of its own;
+beside it softmax cross-entropy with its gradient on the same logits, in turns. Then 10,000 classes on
+1, 2 and 4 replicas, parts of this CPU, with the floats that each sends. LADER reads the logits and
+writes their gradient, N·C floats each: growth should be linear in N·C.
+"""
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+import resource
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import binary
+import numpy as np
+import runs
+import tensorflow as tf
+from absl import flags
+
+import lade_tf
+
+BATCH_SIZE = 256
+CLASSES = (100, 1_000, 10_000, 100_000)
+REPLICAS = (1, 2, 4)
+REPLICA_CLASSES = 10_000
+TURNS = 9
+
+
+def make_batch(num_classes):
+    rng = np.random.default_rng(0)
+    counts = np.maximum(1, 1280 * 0.01 ** (np.arange(num_classes) / (num_classes - 1))).astype(int)
+    labels = rng.choice(num_classes, BATCH_SIZE, p=counts / counts.sum())
+    return rng.normal(size=(BATCH_SIZE, num_classes)).astype(np.float32), labels, counts
+
+
+def measure_classes(num_classes):
+    """Returns {"lader", "cross_entropy": [turns] seconds, "bytes": peak memory beyond the inputs}."""
+    logits, labels, counts = make_batch(num_classes)
+    logits, labels = tf.constant(logits), tf.constant(labels)
+
+    def with_gradient(function):
+        @tf.function
+        def step(logits):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                value = function(logits)
+            return value, tape.gradient(value, logits)
+
+        return step
+
+    variants = {
+        "cross_entropy": with_gradient(
+            lambda f: tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, f))
+        ),
+        "lader": with_gradient(lambda f: lade_tf.ops.lader(f, labels, counts, 0.01)),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = in_turns({name: lambda step=step: step(logits) for name, step in variants.items()})
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return {**seconds, "bytes": peak}
+
+
+def measure_replicas(replicas):
+    """Returns the seconds of LADER with its gradient on so many parts of the CPU, [turns]."""
+    parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
+    logits, labels, counts = make_batch(REPLICA_CLASSES)
+
+    def part(array):
+        pieces = np.split(array, replicas)
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(pieces[context.replica_id_in_sync_group])
+        )
+
+    batch = part(logits), part(labels)
+
+    @tf.function
+    def step(logits, labels):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = lade_tf.ops.lader(logits, labels, counts, 0.01)
+        return value, tape.gradient(value, logits)
+
+    whole_step = tf.function(lambda *arguments: strategy.run(step, args=arguments))
+    return in_turns({"seconds": lambda: whole_step(*batch)})["seconds"]
+
+
+def in_turns(variants):
+    """Returns {name: [turns] seconds} after two turns that aren't counted."""
+    seconds = {name: [] for name in variants}
+    for _ in range(TURNS + 2):
+        for name, function in variants.items():
+            started = time.perf_counter()
+            tf.nest.map_structure(lambda t: t.values if hasattr(t, "values") else t, function())
+            seconds[name].append(time.perf_counter() - started)
+    return {name: values[2:] for name, values in seconds.items()}
+
+
+def in_a_process(function, argument):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(function, argument).result()
+
+
+def main():
+    started = time.monotonic()
+    by_classes = {}
+    for num_classes in CLASSES:
+        measured = in_a_process(measure_classes, num_classes)
+        lader, cross_entropy = (np.array(measured[name]) for name in ("lader", "cross_entropy"))
+        size = BATCH_SIZE * num_classes
+        by_classes[num_classes] = {
+            "milliseconds": round(1e3 * float(np.median(lader)), 3),
+            "ratio to cross-entropy": round(float(np.median(lader / cross_entropy)), 2),
+            "nanoseconds per logit": round(1e9 * float(np.median(lader)) / size, 2),
+            "peak bytes per logit": round(measured["bytes"] / size, 1),
+        }
+        print(f"{num_classes:8} classes   {by_classes[num_classes]}")
+    by_replicas, one = {}, None
+    for replicas in REPLICAS:
+        seconds = float(np.median(in_a_process(measure_replicas, replicas)))
+        one = one or seconds
+        sent = 3 * REPLICA_CLASSES if replicas > 1 else 0
+        by_replicas[replicas] = {
+            "ratio to one": round(seconds / one, 2),
+            "floats sent by each": sent,
+        }
+        print(f"{replicas:8} replicas  {by_replicas[replicas]}")
+    if flags.FLAGS.output:
+        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
+        results = {"batch_size": BATCH_SIZE, "classes": by_classes, "replicas": by_replicas}
+        runs.write_json(flags.FLAGS.output, {**results, **took, **runs.provenance()})
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output", None, "JSON file to write.")
+    binary.run(main)
