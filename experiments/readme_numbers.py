@@ -130,6 +130,13 @@ def speed():
         seconds = f"{value['seconds']:.2f} s, peak {value['gigabytes']:.2f} GB"
         label = f"11 priors, all metrics, {size} / 11 × softmax + argmax"
         rows.append(f"| {label} | {value['ratio']:.2f} | {seconds} |")
+    scaling = runs.read_json(RESULTS / "benchmarks" / "scaling.json")
+    for classes, value in scaling["classes"].items():
+        label = (
+            f"LADER and its gradient / cross-entropy's, {scaling['batch_size']} × {int(classes):,}"
+        )
+        cost = f"{value['milliseconds']:.1f} ms, {value['nanoseconds per logit']:.1f} ns a logit"
+        rows.append(f"| {label} | {value['ratio to cross-entropy']:.2f} | {cost} |")
     em = runs.read_json(RESULTS / "benchmarks" / "em.json")
     size = " × ".join(f"{length:,}" for length in em["shape"])
     seconds = f"{1e3 * em['step_seconds']:.0f} ms, {em['gigabytes_per_second']:.1f} GB/s"

@@ -1,12 +1,11 @@
-"""Time and memory of LADER and its gradient against the number of classes and of replicas.
+"""Time of LADER and its gradient against the number of classes and of replicas.
 
     python experiments/benchmarks/scaling.py --output=FILE.json
 
 A batch of 256 and 100 to 100,000 classes, value and gradient, each size in a process of its own;
 beside it softmax cross-entropy with its gradient on the same logits, in turns. Then 10,000 classes
 on 1, 2 and 4 replicas, parts of this CPU, with the floats that each sends. LADER reads the logits
-and writes their gradient, N·C floats each: growth should be linear in N·C. The peak of memory
-(Linux only) is what LADER and its gradient need beyond the logits.
+and writes their gradient, N·C floats each: growth should be linear in N·C.
 """
 
 import concurrent.futures
@@ -40,7 +39,7 @@ def make_batch(num_classes):
 
 
 def measure_classes(num_classes):
-    """Returns {"lader", "cross_entropy": [turns] seconds, "bytes": peak beyond the inputs}."""
+    """Returns {"lader", "cross_entropy": [turns] seconds}."""
     logits, labels, counts = make_batch(num_classes)
     logits, labels = tf.constant(logits), tf.constant(labels)
 
@@ -60,19 +59,7 @@ def measure_classes(num_classes):
         ),
         "lader": with_gradient(lambda f: lade_tf.ops.lader(f, labels, counts, 0.01)),
     }
-    seconds = in_turns({name: lambda step=step: step(logits) for name, step in variants.items()})
-    before = resident("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    variants["lader"](logits)
-    return {**seconds, "bytes": resident("VmHWM") - before}
-
-
-def resident(name):
-    """Returns the bytes that this process has, "VmRSS", or had at most, "VmHWM"."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise ValueError(f"/proc/self/status has no {name}")
+    return in_turns({name: lambda step=step: step(logits) for name, step in variants.items()})
 
 
 def measure_replicas(replicas):
@@ -129,7 +116,6 @@ def main():
             "milliseconds": round(1e3 * float(np.median(lader)), 3),
             "ratio to cross-entropy": round(float(np.median(lader / cross_entropy)), 2),
             "nanoseconds per logit": round(1e9 * float(np.median(lader)) / size, 2),
-            "peak bytes per logit": round(measured["bytes"] / size, 1),
         }
         print(f"{num_classes:8} classes   {by_classes[num_classes]}")
     by_replicas, one = {}, None
