@@ -58,6 +58,13 @@ class Run:
     config: dict
     saved: runs.SavedLogits
 
+    def follows(self, recipe):
+        """Whether it was made with the configuration of a recipe (`recipes.resolve`).
+
+        A key that recipes got after the run was made tells nothing about it.
+        """
+        return all(self.config.get(name, value) == value for name, value in recipe.items())
+
     def is_of(self, method):
         return (self.config["loss"], self.config["estimator"]) == (method.loss, method.estimator)
 

@@ -84,7 +84,7 @@ def follows_recipe(run, free=()):
         recipe = recipes.resolve(run.config["dataset"], run.config["loss"], overrides)
     except ValueError:
         return True  # Nothing was published that it could differ from.
-    return all(run.config.get(name) == value for name, value in recipe.items())
+    return run.follows(recipe)
 
 
 def by_seed(members):

@@ -102,8 +102,7 @@ class Results:
         recipe = setting.recipe(method) if method else None
         found = {}
         for run in self.runs if recipe else ():
-            # A key that the recipe got after the run was made tells nothing about it.
-            if all(run.config.get(key, value) == value for key, value in recipe.items()):
+            if run.follows(recipe):
                 found.setdefault((run.config["data_seed"], run.config["seed"]), run)
         return dict(sorted(found.items()))
 

@@ -1,3 +1,4 @@
+import comparison
 import methods
 import pytest
 import recipes
@@ -110,3 +111,10 @@ def test_unknown_combinations_are_refused_with_the_known_ones(dataset, loss, ove
     with pytest.raises(ValueError) as error:
         recipes.resolve(dataset, loss, overrides)
     assert message in str(error.value)
+
+
+def test_a_run_made_before_a_recipe_got_a_key_still_follows_it():
+    recipe = recipes.resolve("digits_lt", "softmax", {})
+    old = {name: value for name, value in recipe.items() if name != "synchronized_batchnorm"}
+    assert comparison.Run(None, old, None).follows(recipe)
+    assert not comparison.Run(None, {**old, "l2": 1.0}, None).follows(recipe)
