@@ -58,6 +58,7 @@ flags.DEFINE_float(
     "ema", None, "Momentum of the weights' average, 0 for none.", lower_bound=0, upper_bound=0.99999
 )
 methods.define_flags()
+flags.adopt_module_key_flags(methods)
 
 PROBE_IMAGES = 32
 OVERRIDE_FLAGS = (
