@@ -17,12 +17,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import binary
 import methods
-import numpy as np
 import recipes
 import runs
 import tensorflow as tf
 from absl import flags
-from train_step import make_data, ratio
+from train_step import make_data, measure, ratio
 
 FLAGS = flags.FLAGS
 RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
@@ -50,21 +49,6 @@ def make_step(config, model, data):
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
     return lambda: model.train_function(iterator)
-
-
-def measure(steps):
-    """Returns {method: seconds a step, [blocks]}, the methods taking turns."""
-    for step in steps.values():
-        step()
-        step()
-    seconds = {loss: [] for loss in steps}
-    for _ in range(FLAGS.blocks):
-        for loss, step in steps.items():
-            started = time.perf_counter()
-            for _ in range(FLAGS.steps):
-                step()
-            seconds[loss].append((time.perf_counter() - started) / FLAGS.steps)
-    return {loss: np.array(values) for loss, values in seconds.items()}
 
 
 def main():

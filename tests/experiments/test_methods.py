@@ -211,3 +211,13 @@ def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
     for weight, average in zip(saved.trainable_variables, averages, strict=True):
         np.testing.assert_array_equal(weight.numpy(), average)
     assert not np.array_equal(saved.network.get_weights()[0], raw[0])
+    # Their batch statistics are those of the averaged weights, not of the last step's.
+    methods.recompute_statistics(saved, config, data)
+    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    statistics = [v.numpy() for v in again.network.non_trainable_variables]
+    raw_statistics = [v.numpy() for v in model.network.non_trainable_variables]
+    for found, moved, before in zip(
+        statistics, saved.network.non_trainable_variables, raw_statistics, strict=True
+    ):
+        assert not np.array_equal(found, before)
+        np.testing.assert_allclose(found, moved.numpy(), rtol=0.15, atol=0.05)
