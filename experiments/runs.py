@@ -3,8 +3,7 @@
     config.json             everything that determines the run
     history.csv             a row for each finished epoch
     tensorboard/            the same, for TensorBoard
-    last.weights.h5         weights, optimizer and epoch after the last finished epoch
-    previous.weights.h5     the same after the epoch before it
+    *.weights.h5            checkpoints (checkpoints.py)
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
@@ -26,11 +25,9 @@ import subprocess
 import sys
 from importlib import metadata
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 import lade_tf
 from lade_tf import priors
@@ -38,13 +35,10 @@ from lade_tf.metrics.checks import check_class_counts, check_class_indices
 
 TEST_BATCH_SIZE = 256
 TEMPORARY = "tmp-"
-# The newest first.
-CHECKPOINTS = ("last.weights.h5", "previous.weights.h5")
 RUN_FILES = {
     "config.json",
     "history.csv",
     "tensorboard",
-    *CHECKPOINTS,
     "best.keras",
     "test_logits.npz",
     "result.json",
@@ -115,48 +109,13 @@ class RunFolder:
         if not self.path.exists():
             return
         names = {path.name for path in self.path.iterdir()}
-        foreign = sorted(name for name in names - RUN_FILES if not name.startswith(TEMPORARY))
+        foreign = sorted(name for name in names - RUN_FILES if not _is_written_by_a_run(name))
         if foreign or not self.file("config.json").exists():
             raise ValueError(
                 f"--overwrite: {self.path} isn't a run folder ({', '.join(foreign[:3]) or 'empty'})"
                 ", it is left as it is"
             )
         shutil.rmtree(self.path)
-
-    def restore(self, model):
-        """Loads the last checkpoint into a compiled model; returns how many epochs it has seen.
-
-        One that can't be read is left aside for the one before it.
-        """
-        existing = [path for path in map(self.file, CHECKPOINTS) if path.exists()]
-        for path in existing:
-            try:
-                return _load_checkpoint(model, path)
-            except Exception as error:
-                problem = str(error).splitlines()[0]
-                if path == existing[-1]:
-                    raise ValueError(
-                        f"checkpoint {path} can't be read, it may be cut short or damaged "
-                        f"({problem}). Nothing was changed: put a good copy there, or remove it to "
-                        "start this run again"
-                    ) from error
-                logging.warning("%s can't be read (%s): the one before it is used", path, problem)
-        return 0
-
-    def save(self, model, epoch):
-        """Writes the last checkpoint: weights, optimizer and the number of epochs done.
-
-        The one before is kept beside it.
-        """
-        last, previous = map(self.file, CHECKPOINTS)
-        with replacing(last) as temporary:
-            model.save_weights(temporary)
-            with h5py.File(temporary, "a") as file:
-                file.attrs["epoch"] = epoch
-            if last.exists():
-                # A second name for the old file, so that there is a last one at every moment.
-                with replacing(previous) as link:
-                    _link_or_copy(last, link)
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""
@@ -263,19 +222,8 @@ class SavedLogits:
         return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
 
 
-def _link_or_copy(source, target):
-    try:
-        os.link(source, target)
-    except OSError:  # some file systems have no links
-        shutil.copyfile(source, target)
-
-
-def _load_checkpoint(model, path):
-    """Loads weights and optimizer; returns the number of epochs they have seen."""
-    with h5py.File(path) as file:
-        epoch = int(file.attrs["epoch"])
-    model.load_weights(path)
-    return epoch
+def _is_written_by_a_run(name):
+    return name.startswith(TEMPORARY) or name.endswith(".weights.h5")
 
 
 @contextlib.contextmanager

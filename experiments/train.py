@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 import binary
+import checkpoints
 import evaluation
 import keras
 import methods
@@ -23,7 +24,7 @@ import strategies
 import tensorflow as tf
 import trainees
 from absl import flags
-from callbacks import Checkpoint, StopOnNaN
+from callbacks import Checkpoint, StopOnNaN, StopOnSignal
 
 import lade_tf
 
@@ -40,6 +41,7 @@ flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset
 flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
 flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "Devices to train on.")
 flags.DEFINE_integer("replicas", None, "How many devices; default all GPUs.", lower_bound=1)
+flags.DEFINE_integer("keep_every", 0, "Keep the checkpoint of every so manieth epoch.", 0)
 flags.DEFINE_bool("deterministic", False, "Only operations that always give the same bits.")
 flags.DEFINE_bool("synchronized_batchnorm", None, "Batch statistics of all replicas together.")
 flags.DEFINE_enum("recipe", "2021", list(recipes.RECIPES), "As published then, or stronger.")
@@ -78,28 +80,49 @@ def default_run_dir(config):
     )
 
 
-def train(config, data, run, model):
+def train(config, data, run, model, strategy):
     """Trains from the last checkpoint, or the start, to the last epoch."""
-    done = run.restore(model)
+    epochs = methods.num_epochs(config)
+    while (progress := restore(run, model, strategy)).epoch < epochs:
+        # An epoch that was broken off comes to its end on its own, then the rest.
+        until = progress.epoch + 1 if progress.step else epochs
+        fit(config, data, run, model, strategy, progress, until)
+
+
+def restore(run, model, strategy):
+    progress = checkpoints.restore(run, model)
+    done = progress.epoch
     if len(run.read_history()) < done:
         raise ValueError(f"{run.file('history.csv')} must have a row for each of {done} epochs")
-    epochs = methods.num_epochs(config)
-    if done == epochs:
-        return
+    strategies.check_agreed(strategy, [done, progress.step], "checkpoint (epoch, step)")
+    return progress
+
+
+def fit(config, data, run, model, strategy, progress, epochs):
+    """Trains from `progress` until `epochs` are done."""
     steps = data.steps_per_epoch(config["batch_size"])
-    model.fit(
-        methods.train_batches(config, data, initial_epoch=done),
-        initial_epoch=done,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            StopOnNaN(run, steps),
-            Checkpoint(run, steps, config["batch_size"], probe=data.test.images[:PROBE_IMAGES]),
-            keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False),
-        ],
+    probe, _ = next(iter(data.test_batches(PROBE_IMAGES)))
+    is_chief = strategies.is_chief(strategy)
+    checkpoint = Checkpoint(
+        run if is_chief else None, steps, config["batch_size"], probe, progress, FLAGS.keep_every
     )
+    callbacks = [
+        StopOnNaN(run, steps, progress),
+        checkpoint,
+        StopOnSignal(checkpoint, inside_epochs=not strategies.is_multi_worker(strategy)),
+    ]
+    if is_chief:
+        callbacks.append(keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False))
+    model.fit(
+        methods.train_batches(config, data, progress.epoch).skip(progress.step),
+        initial_epoch=progress.epoch,
+        epochs=epochs,
+        steps_per_epoch=steps - progress.step,
+        shuffle=False,
+        verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
+        callbacks=callbacks,
+    )
+    strategies.wait_for_all(strategy)  # for the last checkpoint
 
 
 def finish(config, data, run, trainee, provenance):
@@ -156,25 +179,30 @@ def report(result, run):
         print("\n" + evaluation.format_table(unadapted))
 
 
-def carry_out(config, run, provenance):
-    """Trains a run to its end, from where it stopped; returns its result."""
+def carry_out(config, run, provenance, strategy):
+    """Trains a run to its end, from where it stopped; returns its result, None if not the chief."""
     data = lade_tf.data.load(
         config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
     )
-    strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)
-    if FLAGS.overwrite:
+    is_chief = strategies.is_chief(strategy)
+    if FLAGS.overwrite and is_chief:
         run.delete()
-    run.claim(config)
-    train(config, data, run, trainee.model)
-    return finish(config, data, run, trainee, provenance)
+    if is_chief:
+        run.claim(config)
+    strategies.wait_for_all(strategy)
+    train(config, data, run, trainee.model, strategy)
+    result = finish(config, data, run, trainee, provenance) if is_chief else None
+    strategies.wait_for_all(strategy)
+    return result
 
 
 def main():
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
+    strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     provenance = runs.provenance()
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
     if FLAGS.init_from and overrides["epochs"] is None:
@@ -189,10 +217,17 @@ def main():
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = runs.read_json(run.file("result.json"))
     else:
-        result = carry_out(config, run, provenance)
-    if FLAGS.export:
-        export(run)
-    report(result, run)
+        try:
+            result = carry_out(config, run, provenance, strategy)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            raise ValueError(
+                "another worker is gone. Start all of them again, with the same commands: the run "
+                f"goes on from its last checkpoint ({error.message.splitlines()[0]})"
+            ) from error
+    if strategies.is_chief(strategy):
+        if FLAGS.export:
+            export(run)
+        report(result, run)
 
 
 if __name__ == "__main__":

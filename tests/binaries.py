@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import pathlib
+import resource
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["tensorflow", "keras", "lade_tf", "sklearn.datasets", "h5py"])
 
 
-def start(script, *flags, cwd, **kwargs):
+def start(script, *flags, cwd, environment=None):
     """Starts a binary by its command and returns the process; its output is captured as text."""
     command = [sys.executable, str(EXPERIMENTS / script), *map(str, flags)]
     return subprocess.Popen(
@@ -27,16 +29,19 @@ def start(script, *flags, cwd, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **QUIET},
-        **kwargs,
+        env={**os.environ, **QUIET, **(environment or {})},
     )
 
 
-def run(script, *flags, cwd, fails=False):
-    """Runs a binary to its end; returns its output, or its error output if it is to fail."""
+def run(script, *flags, cwd, fails=False, largest_file=None):
+    """Runs a binary to its end; returns its output, or its error output if it is to fail.
+
+    `largest_file`: bytes that no file that it writes may exceed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("output", "errors")]
         arguments = (str(EXPERIMENTS / script), list(map(str, flags)), str(cwd), dict(os.environ))
+        arguments += (largest_file,)
         process = server.Process(target=_run, args=(*arguments, *paths))
         process.start()
         process.join()
@@ -45,8 +50,11 @@ def run(script, *flags, cwd, fails=False):
     return errors if fails else output
 
 
-def _run(script, flags, cwd, environment, *paths):
+def _run(script, flags, cwd, environment, largest_file, *paths):
     """Does in a forked process what `python script flags` does."""
+    if largest_file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     for descriptor, path in zip((1, 2), paths, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(cwd)

@@ -8,13 +8,14 @@ from lade_tf import label_shift, priors
 from lade_tf.checks import check_integer
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models.export import export_saved_model
+from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.networks import check_output_shape, gives_logits
 
 SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class AdaptedModel(keras.Model):
+class AdaptedModel(MultiWorkerModel):
     """A classifier whose answers are right for a target prior that can be set at any time.
 
     Calling it and `predict` give float32 logits adapted to the stored target prior; `network(x)`

@@ -3,6 +3,7 @@
 import json
 
 import evaluation
+import checkpoints
 import keras
 import methods
 import numpy as np
@@ -88,9 +89,9 @@ def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
     fit(whole, config, data, 0, 3)
     killed = methods.build_trainee(config, data).model
     fit(killed, config, data, 0, 1)
-    folder.save(killed, 1)
+    checkpoints.save(folder, killed, checkpoints.Progress(1))
     resumed = methods.build_trainee(config, data).model
-    assert folder.restore(resumed) == 1
+    assert checkpoints.restore(folder, resumed).epoch == 1
     fit(resumed, config, data, 1, 3)
     before = methods.build_trainee(config, data).model
     for path, weights in state(whole).items():
@@ -204,7 +205,7 @@ def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
     run("train.py", *FLAGS, *flags, cwd=tmp_path)
     config = recipes.resolve("digits_lt", "softmax", {**FLAG_DEFAULTS, "epochs": 12, "ema": 0.9})
     model = methods.build_trainee(config, data).model
-    runs.RunFolder(tmp_path / "run").restore(model)
+    checkpoints.restore(runs.RunFolder(tmp_path / "run"), model)
     raw = model.network.get_weights()
     averages = [v.numpy() for v in model.optimizer._model_variables_moving_average]
     saved = keras.saving.load_model(tmp_path / "run" / "best.keras")

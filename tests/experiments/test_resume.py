@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import time
 
+import checkpoints
 import h5py
 import numpy as np
 import pytest
@@ -75,6 +77,58 @@ def check_kill_and_resume(tmp_path, *flags, seconds):
 
 def test_a_killed_digits_run_resumes_exactly(tmp_path):
     check_kill_and_resume(tmp_path, *TINY[:1], "--epochs=40", seconds=0.5)
+
+
+@pytest.mark.parametrize("more", [(), ("--ema=0.9",)])
+def test_a_digits_run_that_is_told_to_stop_goes_on_inside_the_epoch(more, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for folder in (killed, whole):
+        folder.mkdir()
+    flags = (*TINY[:1], "--batch_size=8", "--epochs=6", "--loss=lade", "--run_dir=run", *more)
+    run("train.py", *flags, cwd=whole)
+    process = start("train.py", *flags, cwd=killed)
+    while not (killed / "run" / "last.weights.h5").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.terminate()
+    errors = process.communicate()[1]
+    place = re.search("stopped by SIGTERM after step ([0-9]+) of epoch ([2-6])", errors)
+    assert process.returncode == 1 and place, errors
+    with h5py.File(killed / "run" / "last.weights.h5") as file:
+        progress = checkpoints.Progress.of(file)
+    assert (progress.step, progress.epoch + 1) == tuple(map(int, place.groups()))
+    run("train.py", *flags, cwd=killed)
+    assert_same_run(killed / "run", whole / "run")
+
+
+def test_checkpoints_are_kept_by_number(tmp_path):
+    run("train.py", *TINY, "--loss=softmax", "--run_dir=run", "--keep_every=2", cwd=tmp_path)
+    kept = {path.name for path in (tmp_path / "run").glob("*.weights.h5")}
+    assert kept == {"last.weights.h5", "previous.weights.h5", "epoch-0002.weights.h5"}
+    with h5py.File(tmp_path / "run" / "epoch-0002.weights.h5") as file:
+        assert checkpoints.Progress.of(file).epoch == 2
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path):
+    flags = (*TINY, "--loss=softmax", "--run_dir=run")
+    run("train.py", *flags, cwd=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    before = (tmp_path / "run" / "previous.weights.h5").read_bytes()
+    (tmp_path / "run" / "previous.weights.h5").rename(tmp_path / "run" / "last.weights.h5")
+    # A checkpoint is some 300 kB, the history 1: the former no longer fits.
+    errors = run("train.py", *flags, cwd=tmp_path, fails=True, largest_file=100_000)
+    assert "the checkpoint of epoch 3 can't be written to run" in errors
+    assert "File too large" in errors and "is the one before" in errors
+    assert (tmp_path / "run" / "last.weights.h5").read_bytes() == before
+    assert not list((tmp_path / "run").glob("tmp-*"))
+    run("train.py", *flags, cwd=tmp_path)
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    flags = (*TINY, "--loss=softmax", "--run_dir=file/run")
+    errors = run("train.py", *flags, cwd=tmp_path, fails=True)
+    assert "file/run" in errors and "Traceback" not in errors
 
 
 @pytest.mark.slow
