@@ -112,3 +112,38 @@ def train(replicas, kind, estimator, epochs, jit_compile=False):
         data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
         history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     return network.get_weights(), history
+
+
+def compiled_ops(replicas):
+    """Returns the operations of a training step that XLA compiles, and the names of the others."""
+    strategy = make_strategy(replicas)
+    model, batch = small_lade_model(strategy)
+    step = tf.function(lambda *batch: strategy.run(model.train_step, args=(batch,)))
+    graph = step.get_concrete_function(*batch).graph.as_graph_def()
+    functions = {function.signature.name: function for function in graph.library.function}
+    compiled, others = set(), set()
+
+    def walk(nodes, into):
+        for node in nodes:
+            called = [attr.func.name for attr in node.attr.values() if attr.HasField("func")]
+            for function in map(functions.get, called):
+                walk(function.node_def, compiled if _must_compile(function) else into)
+            if not called:
+                into.add(node.op)
+
+    walk(graph.node, others)
+    return compiled, others
+
+
+def _must_compile(function):
+    return function.attr["_XlaMustCompile"].b
+
+
+def small_lade_model(strategy):
+    """Returns a compiled LADEModel with XLA, and a batch."""
+    with strategy.scope():
+        layers = [keras.Input((5,)), keras.layers.Dense(7, "relu"), keras.layers.Dense(4)]
+        model = lade_tf.LADEModel(keras.Sequential(layers), COUNTS)
+        model.compile(lade_tf.optimizers.SGD(0.1), jit_compile=True)
+        model.optimizer.build(model.trainable_variables)
+    return model, (tf.zeros([8, 5]), tf.zeros([8], tf.int32))

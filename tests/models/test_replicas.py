@@ -47,3 +47,22 @@ def test_trained_weights_are_those_of_one_device(kind, estimator, jit_compile):
         if kind == "model":
             for name, values in history.items():
                 np.testing.assert_allclose(actual_history[name], values, rtol=1e-5, err_msg=name)
+
+
+def test_only_collectives_and_the_optimizer_are_outside_the_compiled_parts():
+    compiled, others = replicas.in_a_process(replicas.compiled_ops, 2)
+    network = {"MatMul", "BiasAdd", "BiasAddGrad", "Relu", "ReluGrad"}
+    local_loss = {"SparseSoftmaxCrossEntropyWithLogits", "UnsortedSegmentSum"}
+    assert network | local_loss <= compiled and not (network | local_loss) & others
+    collectives = {op for op in compiled | others if op.startswith("Collective")}
+    assert collectives == {"CollectiveGatherV2", "CollectiveReduceV2"} and collectives <= others
+    assert "AssignSubVariableOp" in others - compiled
+
+
+def test_the_compiled_step_of_one_device_holds_the_whole_loss():
+    model, batch = replicas.small_lade_model(tf.distribute.get_strategy())
+    step = tf.function(model.train_step, jit_compile=True)
+    hlo = step.experimental_get_compiler_ir(batch)(stage="hlo")
+    # The logits' gradients, the segment sums, the exponentials of LADER and of the softmax.
+    for instruction in ("dot", "scatter", "exponential", "log"):
+        assert f" {instruction}(" in hlo, instruction
