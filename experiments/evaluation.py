@@ -24,9 +24,9 @@ PRIOR_NAMES = (
 )
 
 
-def feasible_protocol(per_class):
-    """Returns the names of `PROTOCOL` that leave every class an image of its `per_class` ones."""
-    return [n for n in PROTOCOL if n == "uniform" or int(n.split(":")[1]) <= per_class]
+def feasible(names, per_class):
+    """Returns those of `names` under which every class, of `per_class` images, keeps one."""
+    return [n for n in names if n == "uniform" or int(n.split(":")[1]) <= per_class]
 
 
 def check_prior_name(name):

@@ -177,7 +177,7 @@ def draw_accuracy_curves(members):
     """Tables 6 and 9 as curves: a line for each method."""
     per_class = min(evaluation.per_class(run.saved) for run in members)
     ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
-    names = evaluation.feasible_protocol(per_class)
+    names = evaluation.feasible(evaluation.PROTOCOL, per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
         print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
     curves = {}

@@ -19,6 +19,8 @@ from lade_tf.models import decoupled
 
 ROOT = pathlib.Path(__file__).parents[1]
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+# The paths of the variables that --backbone_learning_rate is for: all but those of the heads.
+BODY = "^(?!logits/|modulated_attention/|meta_embedding/)"
 # The data set's recipe has this parameter, or its flag must be given.
 REQUIRED = object()
 
@@ -299,10 +301,12 @@ def build_trainee(config, data):
     if num_epochs(config):
         train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
     trainee = METHODS[config["loss"]].build(config, data)
+    slower = config["backbone_learning_rate"]
     optimizer = optimizers.SGD(
         _schedule(config, steps),
         momentum=config["momentum"],
         l2=config["l2"],
+        learning_rate_factors=[] if slower is None else [(BODY, slower / config["learning_rate"])],
         use_ema=bool(config["ema"]),
         ema_momentum=config["ema"] or 0.0,
     )

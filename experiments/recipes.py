@@ -15,8 +15,17 @@ PLAIN = {
     "ema": None,
     "schedule": "step",
     "synchronized_batchnorm": False,
+    "weights": "none",
+    "backbone_learning_rate": None,  # the same as the classifier's
+    "freeze_backbone": False,
+    "warmup_epochs": 0,
+    "milestones": [],
+    "factor": 0.1,
+    "momentum": 0.9,
+    "imbalance_ratio": None,  # the set's own counts
 }
 CIFAR = {
+    **PLAIN,
     "backbone": "resnet32",
     "imbalance_ratio": 100.0,
     "epochs": 200,
@@ -27,12 +36,12 @@ CIFAR = {
     "warmup_epochs": 5,
     "milestones": [120, 160],
     "factor": 0.01,
-    **PLAIN,
 }
 
 DATASETS = {
     # No published recipe: chosen to train in seconds on a CPU.
     "digits_lt": {
+        **PLAIN,
         "backbone": "small_cnn",
         "imbalance_ratio": 20.0,
         "epochs": 60,
@@ -43,17 +52,70 @@ DATASETS = {
         "warmup_epochs": 5,
         "milestones": [36, 48],
         "factor": 0.1,
-        **PLAIN,
     },
     # The paper has no CIFAR-10-LT: CIFAR-100-LT's recipe.
     "cifar10_lt": CIFAR,
     "cifar100_lt": CIFAR,
+    "places_lt": {
+        **PLAIN,
+        "backbone": "resnet152",
+        "weights": "imagenet",
+        "epochs": 30,
+        "batch_size": 128,
+        "learning_rate": 0.05,
+        "backbone_learning_rate": 0.001,
+        "l2": 5e-4,
+        "milestones": [10, 20, 30],
+    },
+    # 90 epochs is the shorter published run.
+    "imagenet_lt": {
+        **PLAIN,
+        "backbone": "resnext50",
+        "epochs": 180,
+        "batch_size": 256,
+        "learning_rate": 0.05,
+        "l2": 5e-4,
+        "schedule": "cosine",
+    },
+    "inaturalist2018": {
+        **PLAIN,
+        "backbone": "resnet50",
+        "epochs": 200,
+        "batch_size": 256,
+        "learning_rate": 0.1,
+        "l2": 1e-4,  # the code's; the paper's text says 5e-4 of all sets
+        "schedule": "cosine",
+    },
+    # A user's own images, no published recipe: fine-tuning as for Places-LT.
+    "folder": {
+        **PLAIN,
+        "backbone": "resnet50",
+        "weights": "imagenet",
+        "epochs": 30,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "backbone_learning_rate": 0.001,
+        "l2": 5e-4,
+        "schedule": "cosine",
+    },
+}
+# Images of at most this size are kept in memory, cropped and flipped as CIFAR's are.
+SMALL_IMAGE = 64
+# (data set, loss): where the released configurations differ from the set's.
+PER_LOSS = {
+    ("imagenet_lt", "softmax"): {"learning_rate": 0.2},
+    ("imagenet_lt", "causal_norm"): {"learning_rate": 0.2},
 }
 
-# (alpha, remine_lambda) of LADE for (data set, imbalance ratio): table 7 for CIFAR-100-LT, the same
-# for CIFAR-10-LT. Other ratios have no published values: the flags must be given.
+# (alpha, remine_lambda) of LADE for (data set, imbalance ratio): table 7; for CIFAR-10-LT as for
+# CIFAR-100-LT, for a folder the library's. Other ratios have no published values: the flags must be
+# given.
 LADE = {
     ("digits_lt", 20): (0.1, 0.01),
+    ("places_lt", None): (0.005, 0.1),
+    ("imagenet_lt", None): (0.05, 0.5),
+    ("inaturalist2018", None): (0.05, 0.5),
+    ("folder", None): (0.1, 0.01),
     **{
         (dataset, ratio): values
         for dataset in ("cifar10_lt", "cifar100_lt")
@@ -63,6 +125,7 @@ LADE = {
 
 # --recipe: what stronger recipes do beside the method, on top of the data set's. AutoAugment's
 # policy is one for colour images.
+LARGE = ("places_lt", "imagenet_lt", "inaturalist2018", "folder")
 AVERAGED = {"schedule": "cosine", "ema": 0.99}
 RECIPES = {
     "2021": {name: {} for name in DATASETS},
@@ -70,10 +133,14 @@ RECIPES = {
         "digits_lt": AVERAGED,
         "cifar10_lt": {**AVERAGED, "augment": "autoaugment_cutout"},
         "cifar100_lt": {**AVERAGED, "augment": "autoaugment_cutout"},
+        **dict.fromkeys(LARGE, {**AVERAGED, "augment": "randaugment"}),
     },
 }
 # What decides how a network is trained, and means nothing where none is.
-TRAINING = ("learning_rate", "l2", "schedule", "augment", "mixup", "ema")
+TRAINING = (
+    *("learning_rate", "backbone_learning_rate", "freeze_backbone", "l2", "schedule", "augment"),
+    *("mixup", "ema"),
+)
 LOSSES = tuple(METHODS)
 
 
@@ -100,7 +167,7 @@ def resolve(dataset, loss, overrides):
     recipe = given.setdefault("recipe", "2021")
     parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
     _refuse_what_means_nothing(loss, given, parameters)
-    published = DATASETS[dataset]
+    published = {**_of_dataset(dataset, given), **PER_LOSS.get((dataset, loss), {})}
     own = {name: v(published) if callable(v) else v for name, v in method.recipe.items()}
     config = {
         "dataset": dataset,
@@ -111,6 +178,8 @@ def resolve(dataset, loss, overrides):
         **own,
         **given,
     }
+    if config["weights"] == "none" and "backbone_learning_rate" not in given:
+        config["backbone_learning_rate"] = None  # a lower one is for a body that is trained already
     if config["schedule"] == "cosine" and config["epochs"] < 2:
         raise ValueError("--schedule=cosine ends at 0: it needs at least 2 --epochs; got 1")
     scale = config["epochs"] / published["epochs"]
@@ -118,12 +187,26 @@ def resolve(dataset, loss, overrides):
     return {**config, **_parameters(config, parameters)}
 
 
+def _of_dataset(dataset, given):
+    """Returns the recipe of a data set; of a folder of small images it is CIFAR's."""
+    if dataset not in LARGE:
+        if "image_size" in given:
+            raise ValueError(f"--image_size means nothing with --dataset={dataset}")
+        return DATASETS[dataset]
+    if "imbalance_ratio" in given:
+        raise ValueError(f"--dataset={dataset} has its own counts, so no --imbalance_ratio")
+    size = given.get("image_size", 224)
+    if dataset == "folder" and size <= SMALL_IMAGE:
+        return {**CIFAR, "imbalance_ratio": PLAIN["imbalance_ratio"], "image_size": size}
+    return {**DATASETS[dataset], "image_size": size}
+
+
 def _refuse_what_means_nothing(loss, given, parameters):
     """Raises a ValueError for a flag that the method doesn't heed."""
     method = METHODS[loss]
     useless = [name for name in parameters if name not in method.parameters]
     useless += [] if method.second_stage else ["init_from"]
-    useless += ["schedule"] if method.second_stage else []
+    useless += ["schedule", "weights", "backbone_learning_rate"] if method.second_stage else []
     useless += [] if method.is_trained else TRAINING
     useless += ["mixup", "ema"] if method.paired else []
     useless += [] if method.samplers else ["sampler"]
@@ -145,7 +228,7 @@ def _parameters(config, given):
     values = {**own, **published, **given}
     missing = [f"--{name}" for name in own if values[name] is REQUIRED]
     if missing:
-        known = ", ".join(f"{name} at {ratio}" for name, ratio in LADE)
+        known = ", ".join(f"{name} at {ratio}" if ratio else name for name, ratio in LADE)
         raise ValueError(
             f"--dataset={config['dataset']} --loss={config['loss']} has no published parameters at "
             f"--imbalance_ratio={config['imbalance_ratio']:g}: give {' and '.join(missing)}. "

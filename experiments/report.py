@@ -96,7 +96,7 @@ def _stops(saved):
             "name": name.replace(":", " "),
             "prior": evaluation.resolve_prior(name, saved.counts, per_class).tolist(),
         }
-        for name in reversed(evaluation.feasible_protocol(per_class))
+        for name in reversed(evaluation.feasible(evaluation.PROTOCOL, per_class))
     ]
 
 

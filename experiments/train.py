@@ -34,6 +34,12 @@ flags.DEFINE_string("dataset", None, f"Data set: {', '.join(recipes.DATASETS)}."
 flags.DEFINE_string("loss", None, f"Method: {', '.join(recipes.LOSSES)}.", required=True)
 flags.DEFINE_string("data_dir", None, "Prepared tensorflow-datasets folder; default TFDS_DATA_DIR.")
 flags.DEFINE_string("run_dir", None, "Run folder; default runs/ and a name made of the flags.")
+flags.DEFINE_enum(
+    "on_bad_image",
+    "error",
+    lade_tf.data.ON_BAD_IMAGE,
+    "What to do about an image that can't be read; to skip them every image is read once before.",
+)
 flags.DEFINE_bool("overwrite", False, "Delete what the run folder holds and start again.")
 flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
@@ -50,7 +56,12 @@ flags.DEFINE_string("init_from", None, "Run folder of softmax that a second stag
 flags.DEFINE_float("imbalance_ratio", None, "Largest over smallest class.", lower_bound=1)
 flags.DEFINE_integer("epochs", None, "Epochs; milestones are scaled along.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images per step.", lower_bound=1)
+flags.DEFINE_enum("backbone", None, list(trainees.BACKBONES), "Network in front of the classifier.")
+flags.DEFINE_string("weights", None, "Of the backbone at the start: imagenet, none or a file.")
+flags.DEFINE_bool("freeze_backbone", None, "Train the classifier alone.")
+flags.DEFINE_integer("image_size", None, "Height and width of image files' pixels.", lower_bound=8)
 flags.DEFINE_float("learning_rate", None, "Learning rate after warm-up.", lower_bound=0)
+flags.DEFINE_float("backbone_learning_rate", None, "The backbone's own.", lower_bound=0)
 flags.DEFINE_float("l2", None, "Factor of the weights in their gradient.", lower_bound=0)
 flags.DEFINE_enum("schedule", None, ["step", "cosine"], "Schedule of the learning rate.")
 flags.DEFINE_enum("sampler", None, lade_tf.data.SAMPLERS, "How training images are drawn.")
@@ -66,18 +77,42 @@ PROBE_IMAGES = 32
 OVERRIDE_FLAGS = (
     *("seed", "data_seed", "precision", "recipe", "init_from", "imbalance_ratio", "epochs"),
     *("batch_size", "learning_rate", "l2", "schedule", "sampler", "augment", "mixup", "ema"),
-    "synchronized_batchnorm",
+    *("synchronized_batchnorm", "backbone", "weights", "backbone_learning_rate"),
+    *("freeze_backbone", "image_size"),
     *methods.PARAMETERS,
 )
 
 
 def default_run_dir(config):
-    parts = [config["dataset"], f"ib{config['imbalance_ratio']:g}", config["loss"]]
+    parts = [config["dataset"]]
+    parts += [f"ib{config['imbalance_ratio']:g}"] if config["imbalance_ratio"] else []
+    parts += [config["loss"]]
     parts += [config["estimator"]] if config["estimator"] else []
     parts += [config["recipe"]] if config["recipe"] != "2021" else []
     return pathlib.Path(
         "runs", "-".join([*parts, f"{config['epochs']}ep", f"seed{config['seed']}"])
     )
+
+
+def load_data(config):
+    """Returns the data set of a configuration."""
+    options = {"image_size": config["image_size"]} if "image_size" in config else {}
+    data = lade_tf.data.load(
+        config["dataset"],
+        config["imbalance_ratio"],
+        config["data_seed"],
+        FLAGS.data_dir,
+        FLAGS.on_bad_image,
+        **options,
+    )
+    untested = set(range(data.num_classes)) - set(data.test.labels.tolist())
+    if untested:
+        name = data.class_names[min(untested)]
+        raise ValueError(
+            f"the test set of {config['dataset']} must hold an image of every class; "
+            f"{len(untested)} have none, the first is {name!r}"
+        )
+    return data
 
 
 def train(config, data, run, model, strategy):
@@ -118,6 +153,7 @@ def fit(config, data, run, model, strategy, progress, epochs):
         initial_epoch=progress.epoch,
         epochs=epochs,
         steps_per_epoch=steps - progress.step,
+        validation_data=validation_batches(config, data),
         shuffle=False,
         verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
         callbacks=callbacks,
@@ -125,9 +161,23 @@ def fit(config, data, run, model, strategy, progress, epochs):
     strategies.wait_for_all(strategy)  # for the last checkpoint
 
 
+def validation_batches(config, data):
+    """Returns the validation images, None where there are none: then the last epoch is selected.
+
+    Averaged weights are selected at the end too: they aren't what an epoch is validated with.
+    """
+    if data.val is None or config["ema"]:
+        return None
+    return data.plain_batches("val", config["batch_size"])
+
+
 def finish(config, data, run, trainee, provenance):
     """Writes the model, its test logits and, last of all, the result; returns the result."""
-    model = trainee.model
+    model, history = trainee.model, run.read_history()
+    selected = {}
+    if run.file(checkpoints.BEST).exists():
+        best = checkpoints.load(run.file(checkpoints.BEST), model)
+        selected = {"selected_epoch": best.epoch}
     if config["ema"]:
         # The averages take the weights' place; a second time changes nothing.
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -136,9 +186,11 @@ def finish(config, data, run, trainee, provenance):
         model.save(temporary)
     saved = trainee.test_logits(model, data)
     saved.save(run.file("test_logits.npz"))
-    history = run.read_history()
+    bad_images = getattr(data, "bad_images", ())
     result = {
         "config": config,
+        **selected,
+        **({"bad_images": bad_images} if bad_images else {}),
         **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),
@@ -164,7 +216,9 @@ def summarise(saved):
     return {
         "metrics": evaluation.evaluate(saved, uniform, uniform),
         "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
-        "metrics_shifted": evaluation.evaluate_priors(saved, evaluation.SHIFTS),
+        "metrics_shifted": evaluation.evaluate_priors(
+            saved, evaluation.feasible(evaluation.SHIFTS, evaluation.per_class(saved))
+        ),
     }
 
 
@@ -181,9 +235,7 @@ def report(result, run):
 
 def carry_out(config, run, provenance, strategy):
     """Trains a run to its end, from where it stopped; returns its result, None if not the chief."""
-    data = lade_tf.data.load(
-        config["dataset"], config["imbalance_ratio"], config["data_seed"], FLAGS.data_dir
-    )
+    data = load_data(config)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)

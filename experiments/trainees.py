@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import pretrained
 import runs
 
 import lade_tf
@@ -17,7 +18,13 @@ from lade_tf import backbones, layers, losses, models
 from lade_tf.data import class_probabilities
 from lade_tf.models import decoupled
 
-BACKBONES = {"resnet32": backbones.resnet32, "small_cnn": backbones.small_cnn}
+BACKBONES = {
+    "resnet32": backbones.resnet32,
+    "resnet50": backbones.resnet50,
+    "resnet152": backbones.resnet152,
+    "resnext50": backbones.resnext50,
+    "small_cnn": backbones.small_cnn,
+}
 # BBN's; ResNet-32 ends in two branches as it is.
 TWO_BRANCHES = {
     "resnet32": backbones.resnet32,
@@ -224,14 +231,25 @@ def first_stage(config):
 
 def build_network(config, data, classifier=None, kinds=BACKBONES):
     """Returns raw pixels → logits: normalisation, backbone, classifier (by default linear)."""
+    name, weights = config["backbone"], config["weights"]
+    if name not in kinds:
+        raise ValueError(
+            f"--loss={config['loss']} needs a --backbone with two branches, {' or '.join(kinds)}; "
+            f"got {name}"
+        )
     pixels = keras.Input(data.image_shape, name="images")
-    scale = [1 / (data.pixel_max * std) for std in data.std]
-    offset = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
+    means, stds = data.mean, data.std
+    if weights == "imagenet":
+        means, stds = pretrained.IMAGENET_MEAN, pretrained.IMAGENET_STD
+    scale = [1 / (data.pixel_max * std) for std in stds]
+    offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
     normalised = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(pixels)
-    backbone = kinds[config["backbone"]](data.image_shape)
+    backbone = kinds[name](data.image_shape, **pretrained.backbone_arguments(name, weights))
+    pretrained.load(name, backbone, weights)
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = config["synchronized_batchnorm"]
+    backbone.trainable = not config["freeze_backbone"]
     features = backbone(normalised)
     if classifier is None:
         logits = backbones.classifier_head(features, data.num_classes)

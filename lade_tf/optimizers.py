@@ -36,6 +36,9 @@ class SGD(keras.optimizers.Optimizer):
         l2_exclude: regular expressions; a variable is left out of L2 if one of them is found
             (`re.search`) in its `path`, e.g. `[r"/(gamma|beta|bias)$"]`. By default L2 acts on
             all variables, batch norm and biases included, as in the recipes.
+        learning_rate_factors: pairs (regular expression, number >= 0): the learning rate of a
+            variable whose path has it is multiplied by the number, by the first one's if there
+            are several. `[(r"^(?!logits/)", 0.1)]` slows down all but the layer named logits.
         name: the optimizer's name.
         **kwargs: further arguments of `keras.optimizers.Optimizer`, except `weight_decay`.
 
@@ -44,7 +47,14 @@ class SGD(keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, learning_rate=0.01, momentum=0.9, l2=0.0, l2_exclude=(), name="sgd", **kwargs
+        self,
+        learning_rate=0.01,
+        momentum=0.9,
+        l2=0.0,
+        l2_exclude=(),
+        learning_rate_factors=(),
+        name="sgd",
+        **kwargs,
     ):
         if kwargs.get("weight_decay") is not None:
             raise ValueError(
@@ -56,7 +66,8 @@ class SGD(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = float(momentum)
         self.l2 = check_number(l2, "l2", minimum=0)
-        self.l2_exclude = _checked_patterns(l2_exclude)
+        self.l2_exclude = _checked_patterns(l2_exclude, "l2_exclude")
+        self.learning_rate_factors = _checked_factors(learning_rate_factors)
 
     def build(self, variables):
         """Creates a zero velocity for each variable and notes which variables L2 acts on."""
@@ -65,6 +76,7 @@ class SGD(keras.optimizers.Optimizer):
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         self._l2_factors = [self._l2_factor(variable) for variable in variables]
+        self._rate_factors = [self._rate_factor(variable) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """Takes one step of one variable."""
@@ -72,24 +84,79 @@ class SGD(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         velocity = self._velocities[index]
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
-        if self._l2_factors[index]:
-            gradient += self._l2_factors[index] * variable
+        gradient = self._add_l2(index, gradient, variable)
         # Not as one sum: TensorFlow would make it an AddN of three, which adds in an order that
         # depends on which buffer is free, and runs would differ in their last bits.
         self.assign(velocity, self.momentum * velocity)
         self.assign_add(velocity, gradient)
-        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * velocity)
+        rate = self._rate_factors[index] * tf.cast(learning_rate, variable.dtype)
+        self.assign_sub(variable, rate * velocity)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        """Takes a step on tensors and leaves the variables alone, for programs without variables.
+
+        Keras' TensorFlow optimizers refuse this because of tf.distribute: it is for one device.
+
+        Args:
+            optimizer_variables: the values of `variables`.
+            grads: a gradient, or None, for each trainable variable.
+            trainable_variables: the values of the variables that the optimizer was built with.
+
+        Returns:
+            Lists of new values: of the trainable variables, of the optimizer's.
+
+        Raises:
+            ValueError: with `gradient_accumulation_steps`.
+        """
+        if self.gradient_accumulation_steps:
+            raise ValueError("gradient_accumulation_steps must not be set for stateless_apply")
+        variables = [*self._trainable_variables, *self.variables]
+        values = [*trainable_variables, *optimizer_variables]
+        with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
+            learning_rate = self.learning_rate
+            clipped = self._clip_gradients(list(grads))
+            for index, (gradient, variable) in enumerate(
+                zip(clipped, self._trainable_variables, strict=True)
+            ):
+                if gradient is None:
+                    continue
+                velocity = self._velocities[index]
+                gradient = self._add_l2(index, tf.convert_to_tensor(gradient), variable)
+                velocity.assign(self.momentum * velocity + gradient)
+                rate = self._rate_factors[index] * tf.cast(learning_rate, variable.dtype)
+                variable.assign(variable - rate * velocity)
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable))
+            if self.use_ema:
+                self._update_model_variables_moving_average(self._trainable_variables)
+            self.iterations.assign_add(1)
+        values = [scope.get_current_value(variable) for variable in variables]
+        return values[: len(clipped)], values[len(clipped) :]
 
     def get_config(self):
         """Returns the arguments as JSON-able values."""
         config = super().get_config()
-        config.update(momentum=self.momentum, l2=self.l2, l2_exclude=list(self.l2_exclude))
+        config.update(
+            momentum=self.momentum,
+            l2=self.l2,
+            l2_exclude=list(self.l2_exclude),
+            learning_rate_factors=[list(pair) for pair in self.learning_rate_factors],
+        )
         return config
+
+    def _add_l2(self, index, gradient, weights):
+        factor = self._l2_factors[index]
+        return gradient + factor * weights if factor else gradient
 
     def _l2_factor(self, variable):
         path = getattr(variable, "path", variable.name)
         excluded = any(re.search(pattern, path) for pattern in self.l2_exclude)
         return 0.0 if excluded else self.l2
+
+    def _rate_factor(self, variable):
+        path = getattr(variable, "path", variable.name)
+        factors = [f for pattern, f in self.learning_rate_factors if re.search(pattern, path)]
+        return factors[0] if factors else 1.0
 
 
 @keras.saving.register_keras_serializable(package="lade_tf")
@@ -205,17 +272,29 @@ def _rate_at(step, steps_per_epoch, rates):
     return tf.gather(tf.constant(rates, tf.float32), tf.minimum(epoch_index, len(rates) - 1))
 
 
-def _checked_patterns(patterns):
+def _checked_patterns(patterns, name):
     # A lone string is a sequence of one-letter patterns, which would match nearly every path.
     if not isinstance(patterns, (list, tuple)):
         raise ValueError(
-            f"l2_exclude must be a list or tuple of regular expressions; got {patterns!r}"
+            f"{name} must be a list or tuple of regular expressions; got {patterns!r}"
         )
     for pattern in patterns:
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(
-                f"l2_exclude must hold valid regular expressions; got {pattern!r} ({error})"
+                f"{name} must hold valid regular expressions; got {pattern!r} ({error})"
             ) from error
     return tuple(patterns)
+
+
+def _checked_factors(pairs):
+    name = "learning_rate_factors"
+    if not isinstance(pairs, (list, tuple)) or any(
+        not isinstance(pair, (list, tuple)) or len(pair) != 2 for pair in pairs
+    ):
+        raise ValueError(
+            f"{name} must be a list of pairs (regular expression, number); got {pairs!r}"
+        )
+    _checked_patterns([pattern for pattern, _ in pairs], name)
+    return tuple((pattern, check_number(factor, name, minimum=0)) for pattern, factor in pairs)

@@ -322,3 +322,61 @@ def test_warmup_step_decay_refuses_bad_arguments(arguments, message):
 def test_cosine_refuses_no_epochs():
     with pytest.raises(ValueError, match="epochs must be an integer >= 1; got 0"):
         CosineByEpoch(0.1, 42, epochs=0)
+
+
+@pytest.mark.parametrize("clip", [{}, {"global_clipnorm": 0.5}])
+def test_stateless_apply_takes_the_same_steps(clip):
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    extra = keras.Variable([1.0, 2.0], name="extra")
+    variables = [*layer.trainable_variables, extra]
+    schedule = WarmupStepDecay(0.1, steps_per_epoch=2, milestones=(2,), warmup_epochs=0)
+    optimizer = SGD(
+        schedule,
+        l2=L2,
+        l2_exclude=[r"/bias$"],
+        learning_rate_factors=[(r"/kernel$", 0.5)],
+        use_ema=True,
+        ema_momentum=0.9,
+        **clip,
+    )
+    optimizer.build(variables)
+    weights = [tf.identity(v.value) for v in variables]
+    own = [tf.identity(v.value) for v in optimizer.variables]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        gradients = [tf.constant(rng.normal(size=v.shape), tf.float32) for v in variables[:2]]
+        before = [v.numpy() for v in variables]
+        weights, own = optimizer.stateless_apply(own, [*gradients, None], weights)
+        for variable, value in zip(variables, before, strict=True):
+            np.testing.assert_array_equal(variable, value)  # variables are left alone
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            optimizer.apply([*gradients, None], variables)
+        for variable, value in zip(
+            [*variables, *optimizer.variables], [*weights, *own], strict=True
+        ):
+            np.testing.assert_allclose(value, variable, rtol=1e-6, atol=1e-7, err_msg=variable.path)
+
+
+def test_stateless_apply_refuses_gradient_accumulation():
+    optimizer = SGD(gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps must not be set"):
+        optimizer.stateless_apply([], [], [])
+
+
+@pytest.mark.parametrize("l2", [0.0, L2])
+def test_learning_rate_factors_scale_the_steps_of_the_variables_they_find(l2):
+    factors = [("kernel", 0.25), ("kernel|bias", 3.0)]
+    optimizers = (SGD(0.1, 0.0, l2), SGD(0.1, 0.0, l2, learning_rate_factors=factors))
+    plain, scaled = (keras_run(optimizer)[0] for optimizer in optimizers)
+    start = np.concatenate([np.linspace(-1, 1, 6), [0.5, -0.5]])
+    expected = start + (plain - start) * np.repeat([0.25, 3.0], [6, 2])
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "factors", ["kernel", [("kernel",)], [("(", 1.0)], [("kernel", -1.0)], [("kernel", "a")]]
+)
+def test_bad_learning_rate_factors_are_refused(factors):
+    with pytest.raises(ValueError, match="learning_rate_factors"):
+        SGD(learning_rate_factors=factors)

@@ -58,6 +58,7 @@ LAYERS = {
     "ModulatedAttention": lambda: lade_tf.layers.ModulatedAttention(name="mine"),
     "NearestClassMean": lambda: lade_tf.layers.NearestClassMean(3),
     "BatchNormalization": lambda: lade_tf.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+    "GroupedConv2D": lambda: lade_tf.layers.GroupedConv2D(4, 3, groups=2),
     "PriorAdaptLayer": lambda: lade_tf.PriorAdaptLayer([0.4, 0.3, 0.2, 0.1], np.full(4, 0.25)),
 }
 METRICS = {
@@ -70,7 +71,7 @@ METRICS = {
     "MacroF1": lambda: lade_tf.metrics.MacroF1(4, name="mine"),
 }
 OTHERS = {
-    "SGD": lambda: lade_tf.optimizers.SGD(0.3, 0.8, 1e-3, ["bias"]),
+    "SGD": lambda: lade_tf.optimizers.SGD(0.3, 0.8, 1e-3, ["bias"], [["kernel", 0.1]]),
     "WarmupStepDecay": lambda: lade_tf.optimizers.WarmupStepDecay(0.2, 42),
     "CosineByEpoch": lambda: lade_tf.optimizers.CosineByEpoch(0.2, 42, 90),
 }
@@ -155,7 +156,7 @@ def test_a_model_is_the_same_after_saving_and_goes_on_training(name, tmp_path):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_is_the_same_inside_a_saved_functional_model(name, tmp_path):
-    shape = (3, 3, 4) if name == "ModulatedAttention" else (4,)
+    shape = (3, 3, 4) if name in ("ModulatedAttention", "GroupedConv2D") else (4,)
     inputs = keras.Input(shape)
     layer = LAYERS[name]()
     model = keras.Model(inputs, layer(inputs))

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from lade_tf.data import philox
+
 
 def random_crop_flip(images, seed, padding, flip):
     """Pads with black, crops back to the original size at random and mirrors half of the images.
@@ -35,10 +37,10 @@ def random_offsets(batch_size, seed, padding, flip):
     """
     # Philox is named so that every device draws the same numbers.
     seeds = tf.random.split(seed, 2, alg="philox")
-    tops, lefts = tf.unstack(_integers([2, batch_size], seeds[0], 2 * padding + 1))
+    tops, lefts = tf.unstack(philox.integers([2, batch_size], seeds[0], 2 * padding + 1))
     if not flip:
         return tops, lefts, tf.zeros([batch_size], tf.bool)
-    return tops, lefts, _integers([batch_size], seeds[1], 2) == 1
+    return tops, lefts, philox.integers([batch_size], seeds[1], 2) == 1
 
 
 def crop_flip(images, tops, lefts, mirrored, padding):
@@ -60,7 +62,3 @@ def crop_flip(images, tops, lefts, mirrored, padding):
     columns = tf.where(mirrored[:, None], columns[::-1], columns)
     crops = tf.gather(padded, tops[:, None] + tf.range(height), axis=1, batch_dims=1)
     return tf.gather(crops, lefts[:, None] + columns, axis=2, batch_dims=1)
-
-
-def _integers(shape, seed, limit):
-    return tf.random.stateless_uniform(shape, seed, 0, limit, tf.int32, alg="philox")

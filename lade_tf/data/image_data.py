@@ -152,14 +152,45 @@ class ImageData:
                 `initial_epoch` is outside 0..`epochs`, or for an unknown sampler, an augmentation
                 that is unknown or not for such images, or a bad α.
         """
+        if not 0 <= initial_epoch <= epochs:
+            raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
+        epoch_indices, make_batch = self.batch_functions(
+            batch_size, epochs, seed, sampler, augment, mixup_alpha
+        )
+        images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
+
+        def numbered_indices(epoch):
+            numbered = tf.data.Dataset.from_tensor_slices(epoch_indices(epoch)).enumerate()
+            return numbered.map(lambda step, indices: (epoch, step, indices))
+
+        stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(numbered_indices)
+        stream = stream.map(
+            lambda *position: make_batch(images, labels, *position),
+            num_parallel_calls=PARALLEL_BATCHES,
+            deterministic=True,
+        )
+        num_batches = (epochs - initial_epoch) * self.steps_per_epoch(batch_size)
+        stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
+        return stream.prefetch(PARALLEL_BATCHES)
+
+    def batch_functions(
+        self, batch_size, epochs, seed, sampler="instance", augment="standard", mixup_alpha=None
+    ):
+        """Returns what `train_batches` consists of: two functions that depend on nothing else.
+
+        They have no state and can be compiled by XLA, with augment="standard". Arguments and
+        errors are those of `train_batches`.
+
+        Returns:
+            epoch_indices: epoch, scalar int64 → [steps, batch] int32, positions in `train`;
+            make_batch: (images and labels of `train` as tensors, epoch, step, scalar int64, the
+                step's indices) → a batch as `train_batches` streams it.
+        """
         check_choice(sampler, SAMPLERS, "sampler")
         policies.check_augmentation(augment, self.image_shape)
         if mixup_alpha is not None:
             check_number(mixup_alpha, "mixup_alpha", above=0)
         steps = self.steps_per_epoch(batch_size)
-        if not 0 <= initial_epoch <= epochs:
-            raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
-        images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
         mean_pixel = tuple(self.pixel_max * mean for mean in self.mean)
         sample = epoch_sampler(
             sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
@@ -167,11 +198,9 @@ class ImageData:
 
         def epoch_indices(epoch):
             order = sample(epoch, epoch_seed(sampler, seed, epoch))
-            batches = tf.reshape(order, [steps, batch_size])
-            numbered = tf.data.Dataset.from_tensor_slices(batches).enumerate()
-            return numbered.map(lambda step, indices: (epoch, step, indices))
+            return tf.reshape(order, [steps, batch_size])
 
-        def gather_batch(epoch, step, indices):
+        def make_batch(images, labels, epoch, step, indices):
             step_seed = tf.random.fold_in(epoch_seed(sampler, seed, epoch), step, alg="philox")
             batch = tf.gather(images, indices)
             batch = policies.augment(
@@ -184,11 +213,7 @@ class ImageData:
             mixup_seed = tf.random.fold_in(step_seed, 2, alg="philox")
             return mixup.mixup(batch, batch_labels, mixup_seed, mixup_alpha)
 
-        stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_indices)
-        stream = stream.map(gather_batch, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
-        num_batches = (epochs - initial_epoch) * steps
-        stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return stream.prefetch(PARALLEL_BATCHES)
+        return epoch_indices, make_batch
 
     def test_batches(self, batch_size):
         """Streams every test image once, in stored order, as `plain_batches` does."""

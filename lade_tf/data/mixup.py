@@ -1,8 +1,14 @@
 """Mixup: batches blended with a shuffle of themselves."""
 
+import numpy as np
 import tensorflow as tf
+from scipy import special
 
 from lade_tf.checks import check_number
+from lade_tf.data import philox
+
+# As many as there are: no device and no compiler draws other shares.
+NUM_QUANTILES = 2**14
 
 
 def mixup(images, labels, seed, alpha):
@@ -30,16 +36,14 @@ def mixup(images, labels, seed, alpha):
     batch_size = tf.shape(images)[0]
     seeds = tf.random.split(seed, 2, alg="philox")
     share = draw_share(seeds[0], alpha)
-    partners = tf.random.experimental.stateless_shuffle(
-        tf.range(batch_size), seeds[1], alg="philox"
-    )
+    partners = philox.permutation(batch_size, seeds[1])
     images = tf.cast(images, tf.float32)
     mixed = share * images + (1.0 - share) * tf.gather(images, partners)
     return mixed, (labels, tf.gather(labels, partners), tf.fill([batch_size], share))
 
 
 def draw_share(seed, alpha):
-    """Draws from Beta(alpha, alpha) as g₁ / (g₁ + g₂) with g₁, g₂ from Gamma(alpha).
+    """Draws from Beta(alpha, alpha), one of `NUM_QUANTILES` equally probable quantiles.
 
     Args:
         seed: [2] integers.
@@ -48,10 +52,6 @@ def draw_share(seed, alpha):
     Returns:
         Scalar float32 in 0..1.
     """
-    # Both gammas underflow for small alphas. A Gamma(alpha) is a Gamma(alpha + 1) times
-    # uniform^(1/alpha), whose logarithm is exact.
-    seeds = tf.random.split(seed, 2, alg="philox")
-    gammas = tf.random.stateless_gamma([2], seeds[0], alpha + 1.0)
-    uniforms = tf.random.stateless_uniform([2], seeds[1], alg="philox")
-    logs = tf.math.log(gammas) + tf.math.log1p(-uniforms) / alpha
-    return tf.sigmoid(logs[0] - logs[1])
+    probabilities = (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES
+    quantiles = special.betaincinv(alpha, alpha, probabilities)
+    return tf.gather(tf.constant(quantiles, tf.float32), philox.integers([], seed, NUM_QUANTILES))

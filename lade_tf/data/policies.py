@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_integer, check_number
+from lade_tf.data import philox
 from lade_tf.data.augmentation import random_crop_flip
 from lade_tf.data.image_ops import OPS, apply_ops, cutout
 
@@ -177,9 +178,9 @@ def draw_subpolicies(batch_size, seed, policy=CIFAR10_POLICY):
     probabilities = np.array([[share for _, share, _ in row] for row in policy], np.float32)
     magnitudes = np.array([[magnitude for _, _, magnitude in row] for row in policy], np.float32)
     seeds = tf.random.split(seed, 3, alg="philox")
-    rows = _integers([batch_size], seeds[0], len(policy))
+    rows = philox.integers([batch_size], seeds[0], len(policy))
     shape = [2, batch_size]
-    happens = _uniform(shape, seeds[1]) < tf.gather(probabilities.T, rows, axis=1)
+    happens = philox.uniform(shape, seeds[1]) < tf.gather(probabilities.T, rows, axis=1)
     strengths = tf.gather(magnitudes.T / MAX_POLICY_MAGNITUDE, rows, axis=1)
     chosen = tf.where(happens, tf.gather(ops.T, rows, axis=1), OPS.index("identity"))
     return chosen, strengths * _signs(shape, seeds[2])
@@ -201,7 +202,7 @@ def draw_ops(batch_size, seed, num_ops, magnitude):
     seeds = tf.random.split(seed, 2, alg="philox")
     shape = [num_ops, batch_size]
     positions = tf.constant([OPS.index(name) for name in RANDAUGMENT_OPS])
-    ops = tf.gather(positions, _integers(shape, seeds[0], len(RANDAUGMENT_OPS)))
+    ops = tf.gather(positions, philox.integers(shape, seeds[0], len(RANDAUGMENT_OPS)))
     return ops, magnitude / MAX_RANDAUGMENT_MAGNITUDE * _signs(shape, seeds[1])
 
 
@@ -218,7 +219,8 @@ def draw_centres(batch_size, seed, height, width):
         rows, columns: [batch] int32.
     """
     seeds = tf.random.split(seed, 2, alg="philox")
-    return _integers([batch_size], seeds[0], height), _integers([batch_size], seeds[1], width)
+    rows = philox.integers([batch_size], seeds[0], height)
+    return rows, philox.integers([batch_size], seeds[1], width)
 
 
 def _apply_steps(pixels, ops, strengths, fill):
@@ -241,13 +243,5 @@ def _from_255(pixels, dtype, pixel_max):
     return tf.cast(tf.round(pixels) if dtype.is_integer else pixels, dtype)
 
 
-def _integers(shape, seed, limit):
-    return tf.random.stateless_uniform(shape, seed, 0, limit, tf.int32, alg="philox")
-
-
-def _uniform(shape, seed):
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
-
-
 def _signs(shape, seed):
-    return 2.0 * tf.cast(_integers(shape, seed, 2), tf.float32) - 1.0
+    return 2.0 * tf.cast(philox.integers(shape, seed, 2), tf.float32) - 1.0

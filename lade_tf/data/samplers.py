@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_number
+from lade_tf.data import philox
 from lade_tf.priors import check_counts
 
 # The position of a name is part of its random streams: new names go to the end.
@@ -83,8 +84,7 @@ def epoch_sampler(sampler, labels, class_counts, epochs, size):
     """
 
     def shuffle(_, seed):
-        positions = tf.range(len(labels))
-        return tf.random.experimental.stateless_shuffle(positions, seed, alg="philox")[:size]
+        return philox.permutation(len(labels), seed)[:size]
 
     if sampler == "instance":
         return shuffle
@@ -100,7 +100,7 @@ def epoch_sampler(sampler, labels, class_counts, epochs, size):
 
     def draw(epoch, seed):
         progress = tf.cast(epoch, tf.float64) / max(1, epochs - 1)
-        uniform = tf.random.stateless_uniform([2, size], seed, dtype=tf.float64, alg="philox")
+        uniform = philox.uniform([2, size], seed, tf.float64)
         drawn = tf.searchsorted((1 - progress) * start + progress * end, uniform[0], side="right")
         member = tf.cast(uniform[1] * tf.gather(counts.astype(np.float64), drawn), tf.int32)
         return tf.gather(by_class, tf.gather(first, drawn) + member)

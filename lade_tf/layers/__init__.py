@@ -5,6 +5,7 @@ from lade_tf.layers.causal_norm import CausalNormClassifier
 from lade_tf.layers.class_scale import ClassScale
 from lade_tf.layers.cosine_classifier import CosineClassifier
 from lade_tf.layers.cosine_norm_classifier import CosineNormClassifier
+from lade_tf.layers.grouped_conv import GroupedConv2D
 from lade_tf.layers.meta_embedding import MetaEmbedding
 from lade_tf.layers.modulated_attention import ModulatedAttention
 from lade_tf.layers.nearest_class_mean import NearestClassMean
@@ -16,6 +17,7 @@ __all__ = [
     "ClassScale",
     "CosineClassifier",
     "CosineNormClassifier",
+    "GroupedConv2D",
     "MetaEmbedding",
     "ModulatedAttention",
     "NearestClassMean",

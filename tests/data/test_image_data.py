@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lade_tf.data import ImageData, Split
 
@@ -190,3 +191,26 @@ def test_image_data_refuses(changes, message):
 def test_data_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_data().padding = 2
+
+
+@pytest.mark.parametrize("sampler", ["instance", "class_balanced", "progressively_balanced"])
+@pytest.mark.parametrize("mixup_alpha", [None, 0.5])
+def test_the_functions_of_a_stream_give_its_batches_under_xla(sampler, mixup_alpha):
+    data = make_data()
+    options = dict(sampler=sampler, mixup_alpha=mixup_alpha)
+    epoch_indices, make_batch = data.batch_functions(BATCH_SIZE, 3, seed=5, **options)
+
+    @tf.function(jit_compile=True)
+    def batch_of(images, labels, epoch, step):
+        return make_batch(images, labels, epoch, step, epoch_indices(epoch)[step])
+
+    stream = data.train_batches(BATCH_SIZE, epochs=3, seed=5, initial_epoch=1, **options)
+    for index, (images, labels) in enumerate(stream):
+        position = tf.constant([1 + index // 5, index % 5], tf.int64)
+        batch, its_labels = batch_of(data.train.images, data.train.labels, *position)
+        np.testing.assert_allclose(batch, images, rtol=1e-6)
+        for found, expected in zip(
+            tf.nest.flatten(its_labels), tf.nest.flatten(labels), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+    assert index == 9

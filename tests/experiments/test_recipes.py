@@ -2,6 +2,7 @@ import comparison
 import methods
 import pytest
 import recipes
+from methods import METHODS
 
 PUBLISHED = {
     "backbone": "resnet32",
@@ -20,6 +21,9 @@ PUBLISHED = {
     "mixup": None,
     "ema": None,
     "synchronized_batchnorm": False,
+    "weights": "none",
+    "backbone_learning_rate": None,
+    "freeze_backbone": False,
 }
 
 
@@ -29,6 +33,82 @@ def test_lade_on_cifar_100_is_table_7(ratio, alpha):
     lade = {"alpha": alpha, "remine_lambda": 0.01, "estimator": "paper", "imbalance_ratio": ratio}
     others = dict.fromkeys(methods.PARAMETERS.keys() - lade.keys())
     assert config == {"dataset": "cifar100_lt", "loss": "lade", **PUBLISHED, **lade, **others}
+
+
+# The table of recipes in ../shared/notes/reference_facts.md.
+LARGE = {
+    "places_lt": {
+        "backbone": "resnet152",
+        "weights": "imagenet",
+        "learning_rate": 0.05,
+        "backbone_learning_rate": 0.001,
+        "l2": 5e-4,
+        "schedule": "step",
+        "milestones": [10, 20, 30],
+        "factor": 0.1,
+        "warmup_epochs": 0,
+        "batch_size": 128,
+        "epochs": 30,
+        "alpha": 0.005,
+        "remine_lambda": 0.1,
+    },
+    "imagenet_lt": {
+        "backbone": "resnext50",
+        "weights": "none",
+        "learning_rate": 0.05,
+        "backbone_learning_rate": None,
+        "l2": 5e-4,
+        "schedule": "cosine",
+        "batch_size": 256,
+        "epochs": 180,
+        "alpha": 0.05,
+        "remine_lambda": 0.5,
+    },
+    "inaturalist2018": {
+        "backbone": "resnet50",
+        "weights": "none",
+        "learning_rate": 0.1,
+        "l2": 1e-4,
+        "schedule": "cosine",
+        "batch_size": 256,
+        "epochs": 200,
+        "alpha": 0.05,
+        "remine_lambda": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("dataset", LARGE)
+def test_lade_on_the_large_sets_is_table_7(dataset):
+    config = recipes.resolve(dataset, "lade", {})
+    assert {name: config[name] for name in LARGE[dataset]} == LARGE[dataset]
+    assert config["image_size"] == 224 and config["imbalance_ratio"] is None
+
+
+def test_softmax_and_causal_norm_learn_faster_on_imagenet_lt():
+    rates = {loss: recipes.resolve("imagenet_lt", loss, {})["learning_rate"] for loss in METHODS}
+    assert {loss for loss, rate in rates.items() if rate == 0.2} == {"softmax", "causal_norm"}
+    assert recipes.resolve("imagenet_lt", "softmax", {"learning_rate": 0.3})["learning_rate"] == 0.3
+
+
+def test_90_epochs_on_imagenet_lt():
+    assert recipes.resolve("imagenet_lt", "lade", {"epochs": 90})["epochs"] == 90
+
+
+def test_a_backbone_that_starts_from_nothing_learns_as_fast_as_the_classifier():
+    assert (
+        recipes.resolve("places_lt", "lade", {"weights": "none"})["backbone_learning_rate"] is None
+    )
+    own = {"weights": "none", "backbone_learning_rate": 0.1}
+    assert recipes.resolve("places_lt", "lade", own)["backbone_learning_rate"] == 0.1
+
+
+def test_a_folder_of_small_images_has_the_recipe_of_cifar():
+    small = recipes.resolve("folder", "lade", {"image_size": 32})
+    cifar = recipes.resolve("cifar100_lt", "lade", {})
+    own = {"dataset": "folder", "imbalance_ratio": None, "image_size": 32}
+    assert small == {**cifar, **own}
+    assert recipes.resolve("folder", "lade", {})["backbone"] == "resnet50"
 
 
 def test_the_published_parameters_of_the_other_losses():
@@ -95,6 +175,15 @@ def test_a_flag_wins_over_the_recipe():
         ),
         ("digits_lt", "ncm", {"l2": 0.1, "ema": 0.9}, "--l2, --ema means nothing with --loss=ncm"),
         ("digits_lt", "crt", {"schedule": "step"}, "--schedule means nothing with --loss=crt"),
+        (
+            "digits_lt",
+            "lade",
+            {"image_size": 8},
+            "--image_size means nothing with --dataset=dig",
+        ),
+        ("places_lt", "lade", {"imbalance_ratio": 9.0}, "its own counts, so no --imbalance_ratio"),
+        ("places_lt", "crt", {"weights": "none"}, "--weights means nothing with --loss=crt"),
+        ("digits_lt", "ncm", {"freeze_backbone": True}, "--freeze_backbone means nothing with"),
         ("digits_lt", "bbn", {"mixup": 0.2}, "--mixup means nothing with --loss=bbn"),
         ("digits_lt", "ncm", {"sampler": "reversed"}, "--sampler means nothing with --loss=ncm"),
         ("digits_lt", "focal", {"beta": 0.9}, "--beta means nothing with --loss=focal"),

@@ -1,0 +1,156 @@
+"""Checks what a data set has on disk, and says what is missing and where to get it.
+
+    python experiments/prepare.py --dataset=places_lt --data_dir=PATH
+
+Every list is verified: its form, its number of images and classes, images named twice in it or in
+two lists, missing files. `--decode` decodes every image too. Nothing is ever downloaded.
+
+Where tensorflow-datasets has prepared a set, `--unpack` writes its images, byte for byte, as the
+files that the lists name, which then lie in PATH beside them:
+
+    python experiments/prepare.py --dataset=places_lt --data_dir=PATH --unpack=TFDS_FOLDER
+"""
+
+import os
+import pathlib
+
+import binary
+import numpy as np
+from absl import flags
+
+import lade_tf
+from lade_tf.data import exif, folder, image_lists, imagenet, inaturalist, places
+from lade_tf.metrics.accuracy import shot_groups
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum("dataset", None, lade_tf.data.NAMES, "Data set.", required=True)
+flags.DEFINE_string("data_dir", None, "Its folder; what lies there, `load` in lade_tf/data says.")
+flags.DEFINE_bool("decode", False, "Decode every image and list those that can't be.")
+flags.DEFINE_string("unpack", None, "Prepared tensorflow-datasets folder to take images from.")
+
+READERS = {
+    "places_lt": places,
+    "imagenet_lt": imagenet,
+    "inaturalist2018": inaturalist,
+    "folder": folder,
+}
+LISTS = "lists: the links in https://github.com/zhmiao/OpenLongTailRecognition-OLTR"
+WHERE = {
+    "places_lt": "images: train_256_places365standard.tar and val_256.tar (small images), "
+    f"http://places2.csail.mit.edu/download.html; {LISTS} (Places_LT_v2)",
+    "imagenet_lt": "images: ILSVRC 2012 train and val, https://www.image-net.org/download.php, "
+    f"after registration; {LISTS} (ImageNet_LT)",
+    "inaturalist2018": "train_val2018.tar.gz, train2018.json.tar.gz and val2018.json.tar.gz: "
+    "https://github.com/visipedia/inat_comp/tree/master/2018",
+    "folder": "these are your own images",
+}
+# tensorflow-datasets' name of the set, the feature that tells an image from others, and how the
+# path in a list tells it.
+TFDS = {
+    "places_lt": ("places365_small", "filename", lambda path: path),
+    "imagenet_lt": ("imagenet_lt", "file_name", os.path.basename),
+    "inaturalist2018": ("i_naturalist2018", "id", lambda path: pathlib.PurePath(path).stem),
+}
+COLUMNS = ("split", "images", "classes", "largest", "smallest", "many", "medium", "few")
+
+
+def table(labels, num_classes):
+    """Returns a line for each split: its size, its largest and smallest class, shot groups."""
+    rows = [COLUMNS]
+    for split, split_labels in labels.items():
+        counts = np.bincount(split_labels, minlength=num_classes)
+        groups = shot_groups(counts).values() if split == "train" else ()
+        numbers = (len(split_labels), (counts > 0).sum(), counts.max(), counts.min())
+        cells = [f"{number:,}" for number in (*numbers, *(group.sum() for group in groups))]
+        rows.append((split, *cells, *[""] * (len(COLUMNS) - 1 - len(cells))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def wrong_sizes(reader, class_names, splits):
+    """Returns what differs from the published lists."""
+    published = getattr(reader, "SIZES", {})
+    problems = [
+        f"{splits[split].source} has {len(splits[split].paths):,} images, as published {size:,}"
+        for split, size in published.items()
+        if len(splits[split].paths) != size
+    ]
+    if published and len(class_names) != reader.CLASSES:
+        problems.append(f"there are {len(class_names):,} classes, as published {reader.CLASSES:,}")
+    return problems
+
+
+def unpack(dataset, splits, tfds_dir):
+    """Writes the images that the lists name and that aren't there; returns how many."""
+    import tensorflow_datasets as tfds  # Slow to import, and only this needs it.
+
+    name, feature, key = TFDS[dataset]
+    versions = [info.parent for info in pathlib.Path(tfds_dir, name).glob("*/dataset_info.json")]
+    if not versions:
+        raise ValueError(f"--unpack={tfds_dir} must hold {name}, prepared by tensorflow-datasets")
+    # Unlike tfds.builder, this reads the folder alone and never asks the network.
+    builder = tfds.builder_from_directory(max(versions, key=lambda v: tfds.core.Version(v.name)))
+    files = {
+        key(path): file
+        for images in splits.values()
+        for path, file in zip(images.paths, images.files, strict=True)
+        if not os.path.exists(file)
+    }
+    missing = len(files)
+    for split in builder.info.splits:
+        images = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        for example in images.as_numpy_iterator():
+            file = files.pop(example[feature].decode(), None)
+            if file:
+                write(file, example["image"])
+    return missing - len(files)
+
+
+def write(file, content):
+    """Writes a file, whole or not at all, in a folder that need not exist."""
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    pathlib.Path(file + ".part").write_bytes(content)
+    os.replace(file + ".part", file)
+
+
+def check_files(dataset, data_dir):
+    """Checks a set of image files and prints what it has; a ValueError says all that is wrong."""
+    reader = READERS[dataset]
+    class_names, splits = reader.read(data_dir)
+    if FLAGS.unpack:
+        print(f"{unpack(dataset, splits, FLAGS.unpack):,} images written")
+    print(table({split: images.labels for split, images in splits.items()}, len(class_names)))
+    if dataset == "folder":
+        rotated = sum((exif.orientations(images.files) > 1).sum() for images in splits.values())
+        print(f"{rotated:,} images are turned upright as their EXIF orientation says")
+    problems = image_lists.find_problems(splits, len(class_names))
+    if FLAGS.decode and not problems:  # A missing image is named already.
+        bad = image_lists.undecodable(splits)
+        problems = [f"{file} can't be decoded: {reason}" for file, reason in bad]
+    problems = wrong_sizes(reader, class_names, splits) + problems
+    if problems:
+        raise ValueError("\n- ".join(["what is wrong:", *problems]))
+
+
+def main():
+    dataset, data_dir = FLAGS.dataset, FLAGS.data_dir
+    if FLAGS.unpack and dataset not in TFDS:
+        raise ValueError(f"--unpack is for {', '.join(TFDS)}; got --dataset={dataset}")
+    if dataset in READERS:
+        try:
+            check_files(dataset, data_dir)
+        except ValueError as error:
+            raise ValueError(f"{error}\nWhere to get {dataset}: {WHERE[dataset]}") from error
+    else:
+        data = lade_tf.data.load(dataset, data_dir=data_dir)
+        splits = {"train": data.train.labels, "test": data.test.labels}
+        print(table(splits, data.num_classes))
+    print(f"{dataset} is ready: nothing is missing")
+
+
+if __name__ == "__main__":
+    binary.run(main)

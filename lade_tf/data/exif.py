@@ -1,0 +1,39 @@
+"""Which way up a camera held its sensor."""
+
+import warnings
+
+import numpy as np
+from PIL import Image
+
+ORIENTATION = 0x0112  # The number of the tag.
+UPRIGHT = 1
+
+
+def orientations(files):
+    """Reads the EXIF orientation of images from their headers; pixels aren't decoded.
+
+    About 0.1 ms an image.
+
+    Args:
+        files: file names.
+
+    Returns:
+        [files] uint8, 1 to 8; 1, upright, where there is none, it isn't one of these or the file
+        can't be read.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of large images, but none is decoded here.
+        warnings.simplefilter("ignore")
+        return np.array([_orientation(file) for file in files], np.uint8)
+
+
+def _orientation(file):
+    try:
+        with Image.open(file) as image:
+            # Without this, Pillow decodes a whole PNG in search of it.
+            if "exif" not in image.info:
+                return UPRIGHT
+            value = image.getexif().get(ORIENTATION, UPRIGHT)
+    except Exception:  # Pillow raises anything; a bad image is reported when it is decoded.
+        return UPRIGHT
+    return value if value in range(1, 9) else UPRIGHT

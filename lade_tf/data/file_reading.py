@@ -1,0 +1,51 @@
+"""Image files read in parallel, with errors that name the file."""
+
+import os
+
+import tensorflow as tf
+
+from lade_tf.data.image_decoding import PARALLEL_FILES, bad_image_reason
+
+
+def read_files(paths, files, elements, load):
+    """Loads images in parallel and returns them in order.
+
+    TensorFlow's errors don't say which image they are about, and a graph can't catch them. So
+    images that fail are dropped; where the file that comes next isn't the one that was asked for,
+    the latter is bad.
+
+    Args:
+        paths: [paths] strings.
+        files: data set of positions in `paths`, scalar int32.
+        elements: data set of the same positions, each perhaps in a tuple with other things.
+        load: function of a file's contents and the element that returns the image, of static
+            shape.
+
+    Returns:
+        A data set of (position, image). At a file that can't be read or decoded it ends with a
+        `tf.errors.InvalidArgumentError` whose message holds "PATH: REASON".
+    """
+
+    def load_file(file, *rest):
+        return file, load(tf.io.read_file(paths[file]), file, *rest)
+
+    def check(wanted, loaded):
+        file, image = loaded
+
+        def describe():
+            return tf.numpy_function(_describe, [paths[wanted]], tf.string)
+
+        message = tf.cond(file == wanted, lambda: "", describe)
+        tf.debugging.Assert(file == wanted, [message])
+        return file, image
+
+    loaded = elements.map(load_file, num_parallel_calls=PARALLEL_FILES, deterministic=True)
+    # So that there is something to compare with where the last image is bad.
+    blank = (-1, tf.zeros(loaded.element_spec[1].shape))
+    loaded = loaded.ignore_errors().concatenate(tf.data.Dataset.from_tensors(blank).repeat())
+    return tf.data.Dataset.zip(files, loaded).map(check)
+
+
+def _describe(path):
+    path = os.fsdecode(path)
+    return f"{path}: {bad_image_reason(path)}"

@@ -1,0 +1,145 @@
+"""The random resized crop of training and the central crop of evaluation.
+
+Resizing is bilinear with antialiasing where it shrinks, as Pillow's, which the published recipes
+use; the results differ by Pillow's rounding. `tf.image.resize` without antialiasing would save
+0.2 ms an image of 1.7, and puts photographs 3 of 255 off in the mean.
+"""
+
+import math
+
+import tensorflow as tf
+
+from lade_tf.data import philox
+
+MIN_AREA, MAX_AREA = 0.08, 1.0
+MIN_ASPECT, MAX_ASPECT = 3 / 4, 4 / 3
+ATTEMPTS = 10
+
+
+def draw_crops(batch_size, seed):
+    """Draws what `random_window` needs, [batch, attempts, 4] float32 in [0, 1)."""
+    return philox.uniform([batch_size, ATTEMPTS, 4], seed)
+
+
+def random_window(height, width, draws):
+    """Chooses the window of a random resized crop.
+
+    Torchvision's RandomResizedCrop, after Szegedy et al., Going Deeper with Convolutions, CVPR
+    2015: the area is uniform in 0.08 to 1 of the image's, the aspect ratio width / height
+    log-uniform in 3/4 to 4/3, the position uniform. The first of 10 attempts that fits into the
+    image counts. If none does, it is the central window of full height or width, its aspect ratio
+    the nearest to the image's in 3/4 to 4/3. (`tf.image.sample_distorted_bounding_box` has
+    another distribution.)
+
+    Args:
+        height: scalar int32, of the image.
+        width: scalar int32, of the image.
+        draws: [attempts, 4] float32 in [0, 1): areas, aspect ratios, tops and lefts.
+
+    Returns:
+        [4] int32: top, left, height, width.
+    """
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    areas = rows * columns * (MIN_AREA + (MAX_AREA - MIN_AREA) * draws[:, 0])
+    log_aspects = math.log(MIN_ASPECT) + math.log(MAX_ASPECT / MIN_ASPECT) * draws[:, 1]
+    heights = tf.round(tf.sqrt(areas / tf.exp(log_aspects)))
+    widths = tf.round(tf.sqrt(areas * tf.exp(log_aspects)))
+    fits = (heights > 0) & (heights <= rows) & (widths > 0) & (widths <= columns)
+    tops = tf.floor(draws[:, 2] * (rows - heights + 1))
+    lefts = tf.floor(draws[:, 3] * (columns - widths + 1))
+    windows = tf.cast(tf.stack([tops, lefts, heights, widths], axis=1), tf.int32)
+    return tf.where(tf.reduce_any(fits), windows[tf.argmax(fits)], _fallback(height, width))
+
+
+def _fallback(height, width):
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    crop_height = tf.minimum(height, tf.cast(tf.round(columns / MIN_ASPECT), tf.int32))
+    crop_width = tf.minimum(width, tf.cast(tf.round(rows * MAX_ASPECT), tf.int32))
+    corner = [(height - crop_height) // 2, (width - crop_width) // 2]
+    return tf.stack([*corner, crop_height, crop_width])
+
+
+def resize(image, size):
+    """Resizes an image to a square, whatever its shape.
+
+    Args:
+        image: [height, width, 3] uint8.
+        size: height and width of the result.
+
+    Returns:
+        [size, 3, size] float32: columns, channels, rows; `upright` gives the usual order.
+    """
+    scales = size / tf.cast(tf.shape(image)[:2], tf.float32)
+    return _resample(image, size, scales, tf.zeros([2]))
+
+
+def shorter_side(size):
+    """Returns to what evaluation resizes the shorter side of an image: 256 for 224."""
+    return round(size * 8 / 7)
+
+
+def resize_centre(image, size):
+    """Resizes an image to `shorter_side`(size) with its aspect ratio and takes the centre.
+
+    Args:
+        image: [height, width, 3] uint8.
+        size: height and width of the result.
+
+    Returns:
+        [size, 3, size] float32: columns, channels, rows; `upright` gives the usual order.
+    """
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    # The longer side is rounded down, the margin to the nearest integer, as torchvision does.
+    resized = tf.floor(shorter_side(size) * shape / tf.reduce_min(shape))
+    return _resample(image, size, resized / shape, tf.round((resized - size) / 2))
+
+
+def upright(image, orientation):
+    """Undoes an EXIF orientation.
+
+    Args:
+        image: [size, 3, size]: columns, channels, rows, as stored.
+        orientation: scalar int32, 1 to 8.
+
+    Returns:
+        [size, size, 3]: rows, columns, channels, as to be shown.
+    """
+    size = image.shape[0]
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [2, 1, 0]), lambda: image)
+    left_to_right, top_to_bottom = orientation % 4 >= 2, (orientation - 1) % 4 >= 2
+    image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([left_to_right, False, top_to_bottom]))
+    return tf.reshape(tf.transpose(tf.reshape(image, [-1, size])), [size, size, 3])
+
+
+def mirrored(orientation, mirror):
+    """Returns the EXIF orientation whose undoing also mirrors left to right where asked.
+
+    Args:
+        orientation: int32, 1 to 8.
+        mirror: bool.
+    """
+    # Orientations come in mirrored pairs: 1 and 2, 3 and 4, 5 and 6, 7 and 8.
+    return tf.bitwise.bitwise_xor(orientation - 1, tf.cast(mirror, tf.int32)) + 1
+
+
+def _resample(image, size, scales, offsets):
+    # TensorFlow's kernel is slow along any axis but the first, where it works on whole rows. With
+    # two transpositions both passes are along the first: half the time of tf.image.resize.
+    height, width, channels = tf.unstack(tf.shape(image))
+    rows = _resample_first_axis(tf.reshape(image, [height, -1]), size, scales[0], offsets[0])
+    turned = tf.reshape(tf.transpose(rows), [width, channels * size])
+    columns = _resample_first_axis(turned, size, scales[1], offsets[1])
+    return tf.reshape(columns, [size, 3, size])
+
+
+def _resample_first_axis(rows, size, scale, offset):
+    length, width = tf.unstack(tf.shape(rows))
+    resampled = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(rows, [1, length, 1, width]),
+        size=[size, 1],
+        scale=tf.stack([scale, 1.0]),
+        translation=tf.stack([-offset, 0.0]),
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.reshape(resampled, [size, width])

@@ -1,0 +1,171 @@
+"""prepare.py as a user calls it, on good and on broken folders."""
+
+import io
+
+import prepare
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from binaries import run
+from PIL import Image
+
+from lade_tf.data import places
+
+HEADER = "split  images  classes  largest  smallest  many  medium  few"
+
+
+def write_image(path, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path, **kwargs)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A good folder: 101 images of a, 2 of b, and 2 to test; one photograph lies on its side."""
+    for index in range(101):
+        write_image(tmp_path / f"train/a/{index}.jpg")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    write_image(tmp_path / "train/b/1.jpg", exif=rotated)
+    for path in ("train/b/2.jpg", "test/a/1.jpg", "test/b/1.jpg"):
+        write_image(tmp_path / path)
+    return tmp_path
+
+
+def test_a_good_folder(folder):
+    output = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder)
+    assert output.splitlines() == [
+        HEADER,
+        "train     103        2      101         2     1       0    1",
+        " test       2        2        1         1",
+        "1 images are turned upright as their EXIF orientation says",
+        "folder is ready: nothing is missing",
+    ]
+
+
+def test_a_broken_folder(folder):
+    (folder / "test/bee").mkdir()
+    errors = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder, fails=True)
+    assert f"prepare.py: {folder}/test/bee must hold an image" in errors
+    assert "Traceback" not in errors
+
+
+def places_lists(folder, **changes):
+    """Lists of four images; --unpack and the checks need no more."""
+    lists = {
+        "train": ["data_256/a/attic/1.jpg 0", "data_256/b/bar/1.jpg 1"],
+        "val": ["data_256/a/attic/2.jpg 0"],
+        "test": ["val_256/Places365_val_00000001.jpg 1"],
+        **changes,
+    }
+    for split, lines in lists.items():
+        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines))
+    return [line.split()[0] for lines in lists.values() for line in lines]
+
+
+def test_broken_lists(tmp_path):
+    places_lists(tmp_path, val=["data_256/b/bar/1.jpg 1", "data_256/a/attic/2.jpg 7"])
+    write_image(tmp_path / "data_256/b/bar/1.jpg")
+    errors = run("prepare.py", "--dataset=places_lt", f"--data_dir={tmp_path}", cwd=".", fails=True)
+    train, val = (f"{tmp_path}/Places_LT_{split}.txt" for split in ("train", "val"))
+    for line in (
+        f"- {train} has 2 images, as published 62,500",
+        "- there are 2 classes, as published 365",
+        f"- {val} must have labels 0 to 1, those of the training images; got 7 for",
+        f"- {val} names images a second time: data_256/b/bar/1.jpg (also in {train})",
+        f"- 1 of the 2 images of {train} are missing in {tmp_path}: data_256/a/attic/1.jpg",
+        "Where to get places_lt: images: train_256_places365standard.tar and val_256.tar",
+        "https://github.com/zhmiao/OpenLongTailRecognition-OLTR",
+    ):
+        assert line in errors
+
+
+@pytest.mark.parametrize("dataset", ["places_lt", "imagenet_lt", "inaturalist2018", "folder"])
+def test_an_empty_folder_says_where_to_get_it(tmp_path, dataset):
+    flags = (f"--dataset={dataset}", f"--data_dir={tmp_path}")
+    errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
+    assert f"Where to get {dataset}: " in errors and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sets_in_memory(tmp_path):
+    output = run("prepare.py", "--dataset=digits_lt", cwd=tmp_path)
+    assert "train     405       10      120         6     1       5    4" in output
+    assert "digits_lt is ready" in output
+    flags = ("--dataset=cifar10_lt", f"--data_dir={tmp_path}")
+    errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
+    assert f"cifar10 is not prepared in {tmp_path}; this command downloads" in errors
+
+
+def store_as_tfds(folder, name, feature, images):
+    """Makes a real prepared tensorflow-datasets folder, {what tells an image: content}."""
+    features = {feature: tfds.features.Text(), "image": tfds.features.Image()}
+    rows = [{feature: key, "image": io.BytesIO(content)} for key, content in images.items()]
+    tfds.dataset_builders.AdhocBuilder(
+        name=name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": list(enumerate(rows))},
+        data_dir=folder,
+        disable_shuffling=True,
+    ).download_and_prepare()
+
+
+def test_unpack(tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    paths = places_lists(data_dir)
+    content = tf.io.encode_png(tf.zeros([2, 3, 3], tf.uint8)).numpy()
+    images = {path: content for path in [*paths, "data_256/b/bar/unlisted.jpg"]}
+    store_as_tfds(tmp_path / "tfds", "places365_small", "filename", images)
+    write_image(data_dir / paths[0])
+    before = (data_dir / paths[0]).read_bytes()
+    flags = ("--dataset=places_lt", f"--data_dir={data_dir}", f"--unpack={tmp_path / 'tfds'}")
+    errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
+    assert "as published 62,500" in errors and "missing" not in errors
+    files = {str(p.relative_to(data_dir)): p for p in data_dir.rglob("*") if p.is_file()}
+    assert sorted(path for path in files if not path.endswith(".txt")) == sorted(paths)
+    assert files[paths[0]].read_bytes() == before, "what is there stays"
+    assert [Image.open(files[path]).size for path in paths[1:]] == [(3, 2)] * 3
+
+
+def test_unpack_takes_the_bytes_as_they_are(tmp_path, folder):
+    name = "data_256/b/bar/1.jpg"
+    content = (folder / "train/b/1.jpg").read_bytes()
+    (tmp_path / "data").mkdir()
+    places_lists(tmp_path / "data")
+    _, splits = places.read(tmp_path / "data")
+    store_as_tfds(tmp_path / "tfds", "places365_small", "filename", {name: content})
+    assert prepare.unpack("places_lt", splits, tmp_path / "tfds") == 1
+    assert prepare.unpack("places_lt", splits, tmp_path / "tfds") == 0
+    assert (tmp_path / "data" / name).read_bytes() == content
+
+
+def test_unpack_without_a_prepared_set(tmp_path):
+    with pytest.raises(ValueError, match="must hold imagenet_lt, prepared by tensorflow-datasets"):
+        prepare.unpack("imagenet_lt", {}, tmp_path)
+    flags = ("--dataset=folder", f"--data_dir={tmp_path}", f"--unpack={tmp_path}")
+    errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
+    assert "--unpack is for places_lt, imagenet_lt, inaturalist2018" in errors
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "told"),
+    [
+        ("places_lt", "data_256/a/attic/1.jpg", "data_256/a/attic/1.jpg"),
+        ("imagenet_lt", "train/n01440764/n01440764_190.JPEG", "n01440764_190.JPEG"),
+        ("inaturalist2018", "train_val2018/Aves/2761/3b60c9486d.jpg", "3b60c9486d"),
+    ],
+)
+def test_how_tensorflow_datasets_tells_an_image(dataset, path, told):
+    _, _, key = prepare.TFDS[dataset]
+    assert key(path) == told
+
+
+def test_decode(folder):
+    flags = ("--dataset=folder", f"--data_dir={folder}", "--decode")
+    assert "folder is ready" in run("prepare.py", *flags, cwd=folder)
+    (folder / "train/a/7.jpg").write_bytes(b"")
+    errors = run("prepare.py", *flags, cwd=folder, fails=True)
+    assert f"- {folder}/train/a/7.jpg can't be decoded: " in errors
+    assert errors.count("can't be decoded") == 1
