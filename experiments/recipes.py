@@ -8,6 +8,8 @@ value can be overridden by the flag of its name; what a run used stands in its c
 
 from methods import METHODS, PARAMETERS, REQUIRED
 
+from lade_tf.data.folder import LARGEST_IN_MEMORY
+
 # What the published long-tail recipes of 2021 do without.
 PLAIN = {
     "augment": "standard",
@@ -99,8 +101,6 @@ DATASETS = {
         "schedule": "cosine",
     },
 }
-# Images of at most this size are kept in memory, cropped and flipped as CIFAR's are.
-SMALL_IMAGE = 64
 # (data set, loss): where the released configurations differ from the set's.
 PER_LOSS = {
     ("imagenet_lt", "softmax"): {"learning_rate": 0.2},
@@ -196,7 +196,7 @@ def _of_dataset(dataset, given):
     if "imbalance_ratio" in given:
         raise ValueError(f"--dataset={dataset} has its own counts, so no --imbalance_ratio")
     size = given.get("image_size", 224)
-    if dataset == "folder" and size <= SMALL_IMAGE:
+    if dataset == "folder" and size <= LARGEST_IN_MEMORY:
         return {**CIFAR, "imbalance_ratio": PLAIN["imbalance_ratio"], "image_size": size}
     return {**DATASETS[dataset], "image_size": size}
 

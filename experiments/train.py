@@ -96,14 +96,13 @@ def default_run_dir(config):
 
 def load_data(config):
     """Returns the data set of a configuration."""
-    options = {"image_size": config["image_size"]} if "image_size" in config else {}
     data = lade_tf.data.load(
         config["dataset"],
         config["imbalance_ratio"],
         config["data_seed"],
         FLAGS.data_dir,
         FLAGS.on_bad_image,
-        **options,
+        config.get("image_size"),
     )
     untested = set(range(data.num_classes)) - set(data.test.labels.tolist())
     if untested:
@@ -186,11 +185,10 @@ def finish(config, data, run, trainee, provenance):
         model.save(temporary)
     saved = trainee.test_logits(model, data)
     saved.save(run.file("test_logits.npz"))
-    bad_images = getattr(data, "bad_images", ())
     result = {
         "config": config,
         **selected,
-        **({"bad_images": bad_images} if bad_images else {}),
+        **({"bad_images": data.bad_images} if data.bad_images else {}),
         **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),

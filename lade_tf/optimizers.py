@@ -275,9 +275,7 @@ def _rate_at(step, steps_per_epoch, rates):
 def _checked_patterns(patterns, name):
     # A lone string is a sequence of one-letter patterns, which would match nearly every path.
     if not isinstance(patterns, (list, tuple)):
-        raise ValueError(
-            f"{name} must be a list or tuple of regular expressions; got {patterns!r}"
-        )
+        raise ValueError(f"{name} must be a list or tuple of regular expressions; got {patterns!r}")
     for pattern in patterns:
         try:
             re.compile(pattern)

@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 
-def load(name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="error"):
+def load(
+    name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="error", image_size=None
+):
     """Loads a long-tailed data set.
 
     Args:
@@ -57,9 +59,12 @@ def load(name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="e
         on_bad_image: what to do about image files that can't be decoded. "error" leaves the error
             to the stream that meets the image; "skip" decodes every image now and leaves the bad
             ones out, see `FileData.bad_images`. Without effect on digits_lt and the CIFARs.
+        image_size: height and width of what the network sees, default 224; None for digits_lt and
+            the CIFARs, whose images stay as they are.
 
     Returns:
-        `ImageData` for digits_lt and the CIFARs, `FileData` for the others.
+        `ImageData` for digits_lt, the CIFARs and folders of small images, `FileData` for the
+        others.
 
     Raises:
         ValueError: for an unknown name or a value that the set refuses.
@@ -67,6 +72,8 @@ def load(name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="e
     _check_choice(name, NAMES, "name")
     _check_choice(on_bad_image, ON_BAD_IMAGE, "on_bad_image")
     if name in _LOADERS:
+        if image_size is not None:
+            raise ValueError(f"image_size must be None for {name}; got {image_size!r}")
         ratio = {} if imbalance_ratio is None else {"imbalance_ratio": imbalance_ratio}
         return _LOADERS[name](data_seed=data_seed, data_dir=data_dir, **ratio)
     if imbalance_ratio is not None:
@@ -74,4 +81,5 @@ def load(name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="e
             f"imbalance_ratio must be None for {name}, which has its own counts; "
             f"got {imbalance_ratio!r}"
         )
-    return _FILE_LOADERS[name](data_dir, on_bad_image)
+    size = {} if image_size is None else {"image_size": image_size}
+    return _FILE_LOADERS[name](data_dir, on_bad_image, **size)

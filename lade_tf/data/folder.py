@@ -3,15 +3,17 @@
 import os
 
 from lade_tf.data import exif, image_lists
+from lade_tf.data.small_images import in_memory
 
 SPLITS = ("train", "val", "test")
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 # ImageNet's statistics.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+LARGEST_IN_MEMORY = 64
 
 
-def load(data_dir=None, on_bad_image="error"):
+def load(data_dir=None, on_bad_image="error", image_size=224):
     """Loads a user's own images.
 
     Either `data_dir` holds train/CLASS/*, val/CLASS/* and test/CLASS/*, or, if there is a
@@ -22,20 +24,22 @@ def load(data_dir=None, on_bad_image="error"):
 
     Classes are those of the training set, sorted by name as text ("10" comes before "2"). Files
     with other endings than `ENDINGS` and hidden files aren't images. EXIF orientations are undone.
-    Mean, standard deviation and colour jitter are those of Places-LT.
+    Mean, standard deviation and colour jitter are those of Places-LT. Small images are decoded
+    once, kept in memory and augmented as CIFAR's are.
 
     Args:
         data_dir: that folder.
         on_bad_image: "error", or "skip" to leave out what can't be decoded.
+        image_size: height and width of what the network sees.
 
     Returns:
-        `FileData`.
+        `FileData`, or `ImageData` for an image_size of at most `LARGEST_IN_MEMORY`.
 
     Raises:
         ValueError: if a part is missing, a class has no image, a class of the validation or test
             set has no training images, or for anything wrong in a CSV.
     """
-    return image_lists.build(
+    data = image_lists.build(
         "folder",
         *read(data_dir),
         on_bad_image,
@@ -43,7 +47,9 @@ def load(data_dir=None, on_bad_image="error"):
         mean=MEAN,
         std=STD,
         jitter=0.4,
+        size=image_size,
     )
+    return in_memory(data) if image_size <= LARGEST_IN_MEMORY else data
 
 
 def read(data_dir):

@@ -52,6 +52,8 @@ class ImageData:
         pixel_max: the value of a white pixel.
         padding: pixels of padding before a training crop.
         flip: whether training mirrors images.
+        val: the validation images, or None.
+        bad_images: (file name, reason) of each image that was left out.
 
     Raises:
         ValueError: for a label outside 0..classes−1, splits of different image shapes, or a mean
@@ -67,15 +69,18 @@ class ImageData:
     pixel_max: float
     padding: int
     flip: bool
+    val: Split | None = None
+    bad_images: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
-        for split in ("train", "test"):
-            _check_labels(getattr(self, split).labels, self.num_classes, split)
-        if self.test.images.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"test must hold images of shape {self.image_shape}, as train does; "
-                f"got {self.test.images.shape[1:]}"
-            )
+        for name in self.splits:
+            split = getattr(self, name)
+            _check_labels(split.labels, self.num_classes, name)
+            if split.images.shape[1:] != self.image_shape:
+                raise ValueError(
+                    f"{name} must hold images of shape {self.image_shape}, as train does; "
+                    f"got {split.images.shape[1:]}"
+                )
         channels = self.image_shape[-1]
         for name in ("mean", "std"):
             if len(getattr(self, name)) != channels:
@@ -83,6 +88,11 @@ class ImageData:
                     f"{name} must have one entry for each of the {channels} channels; "
                     f"got {getattr(self, name)}"
                 )
+
+    @property
+    def splits(self):
+        """The names of the splits there are: "train", "val" unless it is None, "test"."""
+        return ("train", "test") if self.val is None else ("train", "val", "test")
 
     @property
     def num_classes(self):
@@ -223,7 +233,7 @@ class ImageData:
         """Streams every image of a split once, in stored order, the last batch as small as need be.
 
         Args:
-            split: "train" or "test".
+            split: one of `splits`.
             batch_size: images in a batch.
 
         Returns:
@@ -233,7 +243,7 @@ class ImageData:
         Raises:
             ValueError: for another split, or if `batch_size` is less than 1.
         """
-        check_choice(split, ("train", "test"), "split")
+        check_choice(split, self.splits, "split")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size!r}")
         part = getattr(self, split)

@@ -11,7 +11,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def load(data_dir=None, on_bad_image="error"):
+def load(data_dir=None, on_bad_image="error", image_size=224):
     """Loads imagenet_lt from the extracted ImageNet (ILSVRC 2012).
 
     `data_dir` holds train/WNID/*.JPEG, val/ (its images side by side or in a folder for each WNID,
@@ -23,6 +23,7 @@ def load(data_dir=None, on_bad_image="error"):
     Args:
         data_dir: that folder.
         on_bad_image: "error", or "skip" to leave out what can't be decoded.
+        image_size: height and width of what the network sees.
 
     Returns:
         `FileData` with training, validation and test images; classes are named by WNID.
@@ -31,7 +32,13 @@ def load(data_dir=None, on_bad_image="error"):
         ValueError: if a list or an image is missing, or for anything wrong in a list.
     """
     return image_lists.build(
-        "imagenet_lt", *read(data_dir), on_bad_image, mean=MEAN, std=STD, jitter=0.4
+        "imagenet_lt",
+        *read(data_dir),
+        on_bad_image,
+        mean=MEAN,
+        std=STD,
+        jitter=0.4,
+        size=image_size,
     )
 
 

@@ -10,7 +10,7 @@ MEAN = (0.466, 0.471, 0.380)
 STD = (0.195, 0.194, 0.192)
 
 
-def load(data_dir=None, on_bad_image="error"):
+def load(data_dir=None, on_bad_image="error", image_size=224):
     """Loads inaturalist2018 from the extracted images and their annotations.
 
     `data_dir` holds train2018.json, val2018.json and train_val2018/. The labels of the
@@ -21,6 +21,7 @@ def load(data_dir=None, on_bad_image="error"):
     Args:
         data_dir: that folder.
         on_bad_image: "error", or "skip" to leave out what can't be decoded.
+        image_size: height and width of what the network sees.
 
     Returns:
         `FileData` whose `val` and `test` are the same images.
@@ -28,7 +29,9 @@ def load(data_dir=None, on_bad_image="error"):
     Raises:
         ValueError: if a file is missing, or for anything wrong in the annotations.
     """
-    return image_lists.build("inaturalist2018", *read(data_dir), on_bad_image, mean=MEAN, std=STD)
+    return image_lists.build(
+        "inaturalist2018", *read(data_dir), on_bad_image, mean=MEAN, std=STD, size=image_size
+    )
 
 
 def read(data_dir):

@@ -9,7 +9,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def load(data_dir=None, on_bad_image="error"):
+def load(data_dir=None, on_bad_image="error", image_size=224):
     """Loads places_lt from the extracted small images (256×256) of Places365.
 
     `data_dir` holds data_256/ and val_256/, as the archives have them, and Places_LT_train.txt,
@@ -19,6 +19,7 @@ def load(data_dir=None, on_bad_image="error"):
     Args:
         data_dir: that folder.
         on_bad_image: "error", or "skip" to leave out what can't be decoded.
+        image_size: height and width of what the network sees.
 
     Returns:
         `FileData` with training, validation and test images.
@@ -27,7 +28,7 @@ def load(data_dir=None, on_bad_image="error"):
         ValueError: if a list or an image is missing, or for anything wrong in a list.
     """
     return image_lists.build(
-        "places_lt", *read(data_dir), on_bad_image, mean=MEAN, std=STD, jitter=0.4
+        "places_lt", *read(data_dir), on_bad_image, mean=MEAN, std=STD, jitter=0.4, size=image_size
     )
 
 

@@ -78,19 +78,20 @@ def shorter_side(size):
     return round(size * 8 / 7)
 
 
-def resize_centre(image, size):
-    """Resizes an image to `shorter_side`(size) with its aspect ratio and takes the centre.
+def resize_centre(image, size, shorter=None):
+    """Resizes an image with its aspect ratio and takes the centre.
 
     Args:
         image: [height, width, 3] uint8.
         size: height and width of the result.
+        shorter: to what the shorter side is resized; None for `shorter_side`(size).
 
     Returns:
         [size, 3, size] float32: columns, channels, rows; `upright` gives the usual order.
     """
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     # The longer side is rounded down, the margin to the nearest integer, as torchvision does.
-    resized = tf.floor(shorter_side(size) * shape / tf.reduce_min(shape))
+    resized = tf.floor((shorter or shorter_side(size)) * shape / tf.reduce_min(shape))
     return _resample(image, size, resized / shape, tf.round((resized - size) / 2))
 
 

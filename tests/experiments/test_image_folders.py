@@ -1,0 +1,108 @@
+"""train.py on a user's own images, in folders, as a user calls it."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import runs
+from binaries import run
+from PIL import Image
+
+COUNTS = {"blue": 8, "green": 12, "red": 30}
+FLAGS = ("--dataset=folder", "--data_dir=images", "--loss=lade", "--run_dir=run")
+SMALL = ("--backbone=small_cnn", "--weights=none", "--image_size=72", "--batch_size=10")
+
+
+def write_images(folder, counts, size=(90, 80), seed=0):
+    """Writes noisy JPEGs whose colour is the name of their class."""
+    rng = np.random.default_rng(seed)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(counts[name]):
+            pixels = rng.integers(0, 150, (*size, 3))
+            pixels[..., channel] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.jpg")
+
+
+@pytest.fixture
+def images(tmp_path):
+    write_images(tmp_path / "images" / "train", COUNTS)
+    for seed, split in enumerate(("val", "test"), start=1):
+        write_images(tmp_path / "images" / split, dict.fromkeys(COUNTS, 4), seed=seed)
+    return tmp_path / "images"
+
+
+def test_a_folder_is_learnt_validated_and_exported(images, tmp_path):
+    run("train.py", *FLAGS, *SMALL, "--epochs=4", "--export", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"]["accuracy"] > 0.6 and "bad_images" not in result
+    with open(tmp_path / "run" / "history.csv") as file:
+        header, *rows = (line.strip().split(",") for line in file)
+    scores = [float(row[header.index("val_accuracy")]) for row in rows]
+    assert result["selected_epoch"] == np.argmax(scores) + 1
+    with h5py.File(tmp_path / "run" / "best.weights.h5") as file:
+        assert file.attrs["epoch"] == result["selected_epoch"]
+    assert set(result["metrics_shifted"]) == {"uniform"}  # 4 images a class are too few for more
+    model = runs.load_model(tmp_path / "run" / "best.keras")
+    assert model.class_counts == list(COUNTS.values())
+    names = (tmp_path / "run" / "saved_model" / "assets" / "class_names.json").read_text()
+    assert json.loads(names) == list(COUNTS)
+
+
+def test_a_bad_image_ends_the_run_with_its_name_or_is_left_out(images, tmp_path):
+    bad = images / "train" / "red" / "3.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    flags = (*FLAGS, *SMALL, "--epochs=2")
+    errors = run("train.py", *flags, cwd=tmp_path, fails=True)
+    assert "train/red/3.jpg" in errors and "Traceback" not in errors
+    run("train.py", *flags, "--on_bad_image=skip", "--overwrite", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    [(path, reason)] = result["bad_images"]
+    assert path == str(bad) and reason
+    model = runs.load_model(tmp_path / "run" / "best.keras")
+    assert model.class_counts == [8, 12, 29]
+
+
+def test_the_body_has_a_learning_rate_of_its_own_or_is_frozen(images, tmp_path):
+    flags = (*FLAGS, *SMALL, "--epochs=2", "--seed=3")
+    weights = {}
+    for name, more in {
+        "frozen": ("--freeze_backbone",),
+        "slow": ("--backbone_learning_rate=0",),
+    }.items():
+        run("train.py", *flags, *more, f"--run_dir={name}", cwd=tmp_path)
+        model = runs.load_model(tmp_path / name / "best.keras")
+        weights[name] = {v.path: v.numpy() for v in model.network.variables}
+    kernels = {path for path in weights["slow"] if path.endswith("_conv/kernel")}
+    assert len(kernels) == 3
+    for path in kernels:  # neither moved from where the seed put it
+        np.testing.assert_array_equal(weights["slow"][path], weights["frozen"][path])
+    assert np.abs(weights["slow"]["logits/kernel"] - weights["frozen"]["logits/kernel"]).max() > 0
+
+
+def test_imagenet_weights_that_can_not_be_fetched_are_said_before_anything_is_written(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("https_proxy", "http://localhost:9")
+    errors = run("train.py", *FLAGS, "--batch_size=10", cwd=tmp_path, fails=True)
+    assert "weights='imagenet' could not be fetched" in errors and "--weights=none" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_test_image_is_named(images, tmp_path):
+    for path in (images / "test" / "green").iterdir():
+        path.unlink()
+    (images / "test" / "green").rmdir()
+    errors = run("train.py", *FLAGS, *SMALL, cwd=tmp_path, fails=True)
+    assert "must hold an image of every class" in errors and "'green'" in errors
+
+
+def test_small_images_are_trained_on_in_memory(tmp_path):
+    for split, counts in (("train", COUNTS), ("test", dict.fromkeys(COUNTS, 10))):
+        write_images(tmp_path / "images" / split, counts, (32, 32))
+    flags = ("--backbone=small_cnn", "--image_size=32", "--batch_size=10", "--epochs=4")
+    run("train.py", *FLAGS, *flags, cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"]["accuracy"] > 0.6 and result["config"]["l2"] == 5e-4
