@@ -15,6 +15,7 @@ import sys
 
 import binary
 import checkpoints
+import device_loop
 import evaluation
 import keras
 import methods
@@ -47,6 +48,9 @@ flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset
 flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
 flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "Devices to train on.")
 flags.DEFINE_integer("replicas", None, "How many devices; default all GPUs.", lower_bound=1)
+flags.DEFINE_enum(
+    "loop", "steps", ["steps", "device"], "Step by step, or each epoch as one XLA program."
+)
 flags.DEFINE_integer("keep_every", 0, "Keep the checkpoint of every so manieth epoch.", 0)
 flags.DEFINE_bool("deterministic", False, "Only operations that always give the same bits.")
 flags.DEFINE_bool("synchronized_batchnorm", None, "Batch statistics of all replicas together.")
@@ -147,14 +151,21 @@ def fit(config, data, run, model, strategy, progress, epochs):
     ]
     if is_chief:
         callbacks.append(keras.callbacks.TensorBoard(run.file("tensorboard"), write_graph=False))
+    validation = validation_batches(config, data)
+    verbose = (1 if sys.stdout.isatty() else 2) if is_chief else 0
+    # What is left of an epoch that was broken off goes step by step.
+    if FLAGS.loop == "device" and not progress.step:
+        start = progress.epoch
+        device_loop.fit(config, data, run, model, start, epochs, callbacks, validation, verbose)
+        return
     model.fit(
         methods.train_batches(config, data, progress.epoch).skip(progress.step),
         initial_epoch=progress.epoch,
         epochs=epochs,
         steps_per_epoch=steps - progress.step,
-        validation_data=validation_batches(config, data),
+        validation_data=validation,
         shuffle=False,
-        verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
+        verbose=verbose,
         callbacks=callbacks,
     )
     strategies.wait_for_all(strategy)  # for the last checkpoint
@@ -237,6 +248,8 @@ def carry_out(config, run, provenance, strategy):
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)
+    if FLAGS.loop == "device":
+        device_loop.check(config, data, trainee.model)
     is_chief = strategies.is_chief(strategy)
     if FLAGS.overwrite and is_chief:
         run.delete()
@@ -249,15 +262,20 @@ def carry_out(config, run, provenance, strategy):
     return result
 
 
+def resolve_config():
+    """Returns the configuration that the flags mean."""
+    overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
+    if FLAGS.init_from and overrides["epochs"] is None:
+        overrides["epochs"] = trainees.first_stage_epochs(FLAGS.init_from)
+    return recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
+
+
 def main():
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     provenance = runs.provenance()
-    overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
-    if FLAGS.init_from and overrides["epochs"] is None:
-        overrides["epochs"] = trainees.first_stage_epochs(FLAGS.init_from)
-    config = recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)
+    config = resolve_config()
     run = runs.RunFolder(FLAGS.run_dir or default_run_dir(config))
     if FLAGS.init_from and run.path.resolve() == pathlib.Path(FLAGS.init_from).resolve():
         raise ValueError(f"--run_dir={run.path} must be another folder than --init_from")
