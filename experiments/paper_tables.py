@@ -11,13 +11,20 @@ import evaluation
 import numpy as np
 import recipes
 import runs
-from table_formats import Comparison, Figure, Row, Table
+import scipy.stats
+from table_formats import Comparison, Exact, Figure, Row, Table
 
 from lade_tf import priors
+from lade_tf.data import imagenet, inaturalist, places
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PUBLISHED = runs.read_json(ROOT / "third_party" / "published" / "lade_cvpr2021.json")["tables"]
+FOLDER = ROOT / "third_party" / "published"
+PUBLISHED = runs.read_json(FOLDER / "lade_cvpr2021.json")["tables"]
+# Tables 1 and 7, which no run fills.
+SETTINGS = runs.read_json(FOLDER / "lade_cvpr2021_settings.json")["tables"]
+ANSWER = "answer"
+TABLES = (*sorted((*PUBLISHED, *SETTINGS), key=int), ANSWER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +83,36 @@ ABLATED = [
     *CIFAR.with_each("imbalance_ratio", (10, 50, 100)),
     *(PLACES, IMAGENET, INATURALIST),
 ]
-ABLATIONS = ({}, {"remine_lambda": 0}, {"alpha": 0})
+# Without LADER both estimators are the same loss: the runs of one stand for both.
+ABLATIONS = ({}, {"remine_lambda": 0}, {"alpha": 0, "estimator": "reference"})
 
 METHODS = {method.label: method for method in comparison.METHODS}
 # The published figures came from the first.
 LADE = ("LADE (reference)", "LADE (paper)")
 OTHER_RATIO = ("9", "10")
 SEEDS_NOTE = "Ours: mean ± standard deviation (number of seeds)."
+SUBSETS_NOTE = (
+    "Several subsets: the training subset was drawn anew (--data_seed), the training seed is one."
+)
+BOOTSTRAP_NOTE = (
+    "* The interval excludes 0. It is a bootstrap over the shared test images: it tells "
+    "nothing about another seed or another draw of the training subset."
+)
+SEVERAL_NOTE = (
+    "Of several runs: mean ± standard deviation of the differences of pairs of runs with the same "
+    "seeds, and the t interval of their mean, which covers what differs between the pairs, either "
+    "the training seed or the draw of the training subset."
+)
 COMPARED = ("2", "9")
+# The question that nobody published an answer to: which loss is better, and is it more than PC
+# Softmax by more than the noise?
+ASKED = (
+    ("LADE (paper)", "LADE (reference)"),
+    ("LADE (paper)", "PC Softmax"),
+    ("LADE (reference)", "PC Softmax"),
+)
+TRAINING_SETS = {"places_lt": places, "imagenet_lt": imagenet, "inaturalist2018": inaturalist}
+CIFAR_IMAGES, CIFAR_CLASSES = 500, 100  # of CIFAR-100 before the cut, a class
 
 
 class Results:
@@ -106,12 +135,18 @@ class Results:
                 found.setdefault((run.config["data_seed"], run.config["seed"]), run)
         return dict(sorted(found.items()))
 
-    def values(self, method, setting):
-        """Returns the setting's metric in the paper's units, one value a run."""
+    def values(self, method, setting, repeats=None):
+        """Returns the setting's metric in the paper's units, one value a run.
+
+        Args:
+            method: `comparison.Method`.
+            setting: `Setting`.
+            repeats: `training_seeds` (None) or `subsets`.
+        """
         scale = 100 if setting.metric in GROUPS else 1
         return tuple(
             scale * self._metrics_of(run, method, setting.prior)[setting.metric]
-            for run in self.of(method, setting).values()
+            for run in (repeats or training_seeds)(self.of(method, setting)).values()
         )
 
     def _metrics_of(self, run, method, prior):
@@ -133,6 +168,16 @@ class Results:
             if run.config["precision"] != "float32"
         }
         return [f"Not trained in float32: {', '.join(sorted(others))}."] if others else []
+
+
+def training_seeds(found):
+    """Returns those of {(data_seed, seed): anything} that share the training subset."""
+    return {seeds: value for seeds, value in found.items() if seeds[0] == 0}
+
+
+def subsets(found):
+    """Returns those of {(data_seed, seed): anything} that share the training seed."""
+    return {seeds: value for seeds, value in found.items() if seeds[1] == 0}
 
 
 def entries(number):
@@ -168,18 +213,36 @@ def build(number, results, epochs=None, imbalance_ratio=None):
         ours = [results.values(method, setting) for setting in settings]
         figures = tuple(map(Figure, figures, ours, published["decimals"]))
         rows.append(Row(name, figures, row.get("mark", ""), row.get("epochs")))
+    subset_rows = _subset_rows(results, changes) if number == "2" else []
     borrowed = [f"{mark} borrowed from {work}." for mark, work in published["borrowed"].items()]
     return Table(
         number=number,
         caption=_caption(number, changes, comparable),
         leading=("method", "figures"),
         columns=tuple(published["columns"]),
-        rows=tuple(rows),
-        notes=(SEEDS_NOTE, *borrowed, *results.precision_notes(cells)),
+        rows=(*rows, *subset_rows),
+        notes=(
+            SEEDS_NOTE,
+            *([SUBSETS_NOTE] if subset_rows else []),
+            *borrowed,
+            *results.precision_notes(cells),
+        ),
     )
 
 
-def _changes(number, epochs, imbalance_ratio):
+def _subset_rows(results, changes):
+    """Returns table 2's rows of methods with runs on several draws of the training subset."""
+    rows = []
+    for name, method, settings, *_ in entries("2"):
+        settings = [dataclasses.replace(setting, **changes) for setting in settings]
+        found = [results.values(method, setting, subsets) for setting in settings]
+        if any(len(values) > 1 for values in found):
+            figures = [Figure(None, values if len(values) > 1 else ()) for values in found]
+            rows.append(Row(f"{name}, several subsets", tuple(figures)))
+    return rows
+
+
+def _changes(number, epochs, imbalance_ratio=None):
     """Returns what the flags change in the settings of a table."""
     changes = {} if epochs is None else {"epochs": epochs}
     if imbalance_ratio is not None and number in OTHER_RATIO:
@@ -209,27 +272,48 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
     Runs are paired by seed and data seed, and compared at the uniform prior.
     """
     changes = _changes(number, epochs, imbalance_ratio)
-    methods = [method for _, method, *_ in entries(number) if method]
+    pairs = list(_pairs([method for _, method, *_ in entries(number) if method]))
     rows = [
         row
         for setting in COLUMNS[number]
         if setting.prior == "uniform"
-        for first, second in _pairs(methods)
-        for row in _paired(results, first, second, dataclasses.replace(setting, **changes))
+        for row in _paired(results, pairs, dataclasses.replace(setting, **changes))
     ]
+    caption = (
+        f"Table {number}, paired comparison. Accuracy at uniform test labels, the first "
+        "method's less the second's, in points."
+    )
+    return _comparison_table(number, caption, rows)
+
+
+def answer(results, epochs=None):
+    """Returns a `Table` that compares the two losses and PC Softmax, None without such runs."""
+    pairs = [tuple(METHODS[label] for label in labels) for labels in ASKED]
+    rows = []
+    for setting in COLUMNS["2"]:
+        found = list(_paired(results, pairs, dataclasses.replace(setting, **_changes("2", epochs))))
+        repeated = {row.name for row in found if row.seeds > 1}
+        rows += [row for row in found if row.seeds > 1 or row.name not in repeated]
+    caption = (
+        "Does the loss in the paper's equations beat the one in the released code, and does either "
+        "beat PC Softmax by more than the noise? CIFAR-100-LT, accuracy at uniform test labels, "
+        "the first method's less the second's, in points."
+    )
+    return _comparison_table(ANSWER, caption, rows)
+
+
+def _comparison_table(number, caption, rows):
     if not rows:
         return None
+    one, several = ([row for row in rows if (row.seeds > 1) == flag] for flag in (False, True))
+    notes = [BOOTSTRAP_NOTE] if one else ["* The interval excludes 0."]
     return Table(
         number=number,
-        caption=f"Table {number}, paired comparison. Accuracy at uniform test labels, the first "
-        "method's less the second's, in points.",
+        caption=caption,
         leading=("methods", "runs"),
         columns=("difference", "95 % interval"),
         rows=tuple(rows),
-        notes=(
-            "* The interval excludes 0. It is a bootstrap over the shared test images: it tells "
-            "nothing about another seed or another draw of the training subset.",
-        ),
+        notes=(*notes, *([SEVERAL_NOTE] if several else [])),
     )
 
 
@@ -241,35 +325,125 @@ def _pairs(methods):
                 yield METHODS[label], method
 
 
-def _paired(results, first, second, setting):
-    """Yields the `Comparison` of each pair of runs with the same seeds."""
-    runs_of_second = results.of(second, setting)
-    for seeds, run in results.of(first, setting).items():
-        if seeds not in runs_of_second:
-            continue
-        other = runs_of_second[seeds]
-        comparison.check_same_images(run.saved, other.saved)
-        uniform = priors.uniform_prior(len(run.saved.counts))
+def _paired(results, pairs, setting):
+    """Yields the `Comparison`s of pairs of methods: of each pair of runs, then of several."""
+    matched = {}
+    for pair in pairs:
+        first, second = (results.of(method, setting) for method in pair)
+        matched |= {
+            (pair, seeds): (first[seeds], second[seeds]) for seeds in first if seeds in second
+        }
+    if not matched:
+        return
+    intervals = dict(zip(matched, _intervals(matched), strict=True))
+    ratio = f"IB {setting.imbalance_ratio:g}"
+    for pair in pairs:
+        name = " − ".join(method.label for method in pair)
+        found = {seeds: ends for (other, seeds), ends in intervals.items() if other == pair}
+        for (data_seed, seed), ends in found.items():
+            yield Comparison(name, f"{ratio}, data seed {data_seed}, seed {seed}", *ends)
+        for repeats in (training_seeds, subsets):
+            differences = [difference for difference, *_ in repeats(found).values()]
+            if len(differences) > 1:
+                column = f"{ratio}, {len(differences)} {repeats.__name__.replace('_', ' ')}"
+                yield Comparison(name, column, *_t_interval(differences))
+
+
+def _intervals(matched):
+    """Returns (difference, low, high) in points of each ((first, second), seeds): two runs."""
+    saved = next(iter(matched.values()))[0].saved
+    uniform = priors.uniform_prior(len(saved.counts))
+    gains = []
+    for (methods, _), pair in matched.items():
+        for run in pair:
+            comparison.check_same_images(saved, run.saved)
         right, other_right = (
-            comparison.correct(one.saved, method.target_prior(one.saved, uniform))
-            for one, method in ((run, first), (other, second))
+            comparison.correct(run.saved, method.target_prior(run.saved, uniform))
+            for method, run in zip(methods, pair, strict=True)
         )
-        interval = comparison.paired_bootstrap(
-            right.astype(np.float64) - other_right,
-            evaluation.class_weights(run.saved.labels, uniform),
-        )
-        yield Comparison(
-            f"{first.label} − {second.label}",
-            f"IB {setting.imbalance_ratio:g}, data seed {seeds[0]}, seed {seeds[1]}",
-            *(100 * value for value in interval),
-        )
+        gains.append(right.astype(np.float64) - other_right)
+    weights = evaluation.class_weights(saved.labels, uniform)
+    weights = np.repeat(weights[:, np.newaxis], len(gains), axis=1)
+    ends = comparison.paired_bootstrap(np.stack(gains, axis=1), weights)
+    return (100 * np.transpose(ends)).tolist()
 
 
-def build_all(numbers, results, epochs=None, imbalance_ratio=None):
+def _t_interval(differences):
+    """Returns mean, low, high, sd and number of paired differences; 95 % t interval of the mean."""
+    count, mean, sd = len(differences), np.mean(differences), np.std(differences, ddof=1)
+    half = scipy.stats.t.ppf(0.975, count - 1) * sd / np.sqrt(count)
+    return *map(float, (mean, mean - half, mean + half, sd)), count
+
+
+def training_sets(data_dir=None):
+    """Returns table 1: the training sets of the library beside the published ones.
+
+    Args:
+        data_dir: folder of the lists of the larger sets, None or without some of them for the sizes
+            that the library knows.
+    """
+    rows, notes = [], ["The paper rounds, and counts CIFAR-100's images before the cut."]
+    for row in SETTINGS["1"]["rows"]:
+        counts, problem = _training_counts(row["dataset"], row.get("imbalance_ratio"), data_dir)
+        if problem:
+            known = TRAINING_SETS[row["dataset"]]
+            ours = (known.CLASSES, known.SIZES["train"], None)
+            notes.append(f"{row['name']}: sizes that prepare.py asks for; no lists here: {problem}")
+        else:
+            ratio = round(counts.max() / counts.min(), 2)
+            ours = (len(counts), int(counts.sum()), int(ratio) if ratio == int(ratio) else ratio)
+        rows.append(Exact(row["name"], tuple(row["values"]), ours))
+    return _settings_table("1", rows, notes)
+
+
+def _training_counts(dataset, imbalance_ratio, data_dir):
+    """Returns (images of each class, None) or (None, why they aren't known)."""
+    if dataset == "cifar100_lt":
+        return priors.exponential_counts(CIFAR_IMAGES, CIFAR_CLASSES, imbalance_ratio), None
+    if data_dir is None:
+        return None, "--data_dir isn't given"
+    try:
+        _, splits = TRAINING_SETS[dataset].read(data_dir)
+    except ValueError as error:
+        return None, str(error)
+    return np.bincount(splits["train"].labels), None
+
+
+def lade_settings():
+    """Returns table 7: the recipes' settings of LADE beside the published ones."""
+    rows = []
+    for row in SETTINGS["7"]["rows"]:
+        overrides = {"imbalance_ratio": row.get("imbalance_ratio")}
+        config = recipes.resolve(row["dataset"], "lade", overrides)
+        ours = tuple(config[name] for name in ("remine_lambda", "alpha", "batch_size"))
+        rows.append(Exact(row["name"], tuple(row["values"]), ours))
+    return _settings_table("7", rows)
+
+
+def _settings_table(number, rows, notes=()):
+    published = SETTINGS[number]
+    return Table(
+        number=number,
+        caption=f"Table {number}. {published['title']}.",
+        leading=("data set", "figures"),
+        columns=tuple(published["columns"]),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def build_all(numbers, results, epochs=None, imbalance_ratio=None, data_dir=None):
     """Returns the tables of the numbers, each with its paired comparison below it."""
     tables = []
     for number in numbers:
-        tables.append(build(number, results, epochs, imbalance_ratio))
+        if number == "1":
+            tables.append(training_sets(data_dir))
+        elif number == "7":
+            tables.append(lade_settings())
+        elif number == ANSWER:
+            tables.append(answer(results, epochs))
+        else:
+            tables.append(build(number, results, epochs, imbalance_ratio))
         if number in COMPARED:
             tables.append(compare(number, results, epochs, imbalance_ratio))
     return [table for table in tables if table]

@@ -187,6 +187,22 @@ def resolve(dataset, loss, overrides):
     return {**config, **_parameters(config, parameters)}
 
 
+def run_name(config):
+    """Returns the name of a run's folder, with what isn't as published in it."""
+    ratio = config["imbalance_ratio"]
+    published = LADE.get((config["dataset"], ratio), (None, None))
+    parts = [config["dataset"], *([f"ib{ratio:g}"] if ratio else []), config["loss"]]
+    parts += [config["estimator"]] if config["estimator"] else []
+    for name, value in zip(("alpha", "remine_lambda"), published, strict=True):
+        if config[name] not in (None, value):
+            parts.append(f"{name.removeprefix('remine_')}{config[name]:g}")
+    parts += [config["recipe"]] if config["recipe"] != "2021" else []
+    parts += [f"{config['epochs']}ep", f"seed{config['seed']}"]
+    parts += [f"data{config['data_seed']}"] if config["data_seed"] else []
+    parts += [config["precision"]] if config["precision"] != "float32" else []
+    return "-".join(parts)
+
+
 def _of_dataset(dataset, given):
     """Returns the recipe of a data set; of a folder of small images it is CIFAR's."""
     if dataset not in LARGE:

@@ -84,14 +84,46 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exact:
+    """Published numbers and ours that no run gives, one a column; None for an unknown one."""
+
+    name: str
+    published: tuple
+    values: tuple
+
+    def lines(self):
+        """Returns two lines of text."""
+        return [
+            [self.name, "paper", *map(_exact, self.published)],
+            ["", "ours", *map(_exact, self.values)],
+        ]
+
+    def records(self, columns):
+        for column, published, value in zip(columns, self.published, self.values, strict=True):
+            difference = None if value is None else value - published
+            yield [None, self.name, column, published, value, None, None, difference, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two methods on the same seeds and test images; accuracies in %."""
+    """Two methods on the same seeds and test images; accuracies in %.
+
+    Attributes:
+        name: "first − second".
+        column: which runs.
+        difference: of a pair of runs, or the mean over several.
+        low, high: ends of its 95 % interval.
+        sd: of several pairs, else None.
+        seeds: how many pairs.
+    """
 
     name: str
     column: str
     difference: float
     low: float
     high: float
+    sd: float | None = None
+    seeds: int = 1
 
     def lines(self):
         """Returns the comparison as one line of text, with a * if the interval excludes 0."""
@@ -99,16 +131,17 @@ class Comparison:
         difference, low, high = (
             _fixed(value, 1, "+") for value in (self.difference, self.low, self.high)
         )
-        return [[self.name, self.column, difference + mark, f"{low} to {high}"]]
+        spread = "" if self.sd is None else f" ± {self.sd:.1f}"
+        return [[self.name, self.column, difference + spread + mark, f"{low} to {high}"]]
 
     def records(self, columns):
-        ours = (None, None, None, 1, self.difference, self.low, self.high)
+        ours = (None, None, self.sd, self.seeds, self.difference, self.low, self.high)
         yield [None, self.name, self.column, *ours]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is printed: a caption, columns, `Row`s or `Comparison`s, and notes below.
+    """What is printed: a caption, columns, rows of one of the classes above, and notes below.
 
     Attributes:
         number: the paper's number of the table; a comparison has that of the table above it.
@@ -194,6 +227,10 @@ def csv_text(tables):
 
 def _number(value):
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _exact(value):
+    return "" if value is None else f"{value:,}"
 
 
 def _fixed(value, decimals, sign=""):

@@ -88,14 +88,7 @@ OVERRIDE_FLAGS = (
 
 
 def default_run_dir(config):
-    parts = [config["dataset"]]
-    parts += [f"ib{config['imbalance_ratio']:g}"] if config["imbalance_ratio"] else []
-    parts += [config["loss"]]
-    parts += [config["estimator"]] if config["estimator"] else []
-    parts += [config["recipe"]] if config["recipe"] != "2021" else []
-    return pathlib.Path(
-        "runs", "-".join([*parts, f"{config['epochs']}ep", f"seed{config['seed']}"])
-    )
+    return pathlib.Path("runs", recipes.run_name(config))
 
 
 def load_data(config):

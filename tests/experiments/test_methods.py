@@ -2,8 +2,8 @@
 
 import json
 
-import evaluation
 import checkpoints
+import evaluation
 import keras
 import methods
 import numpy as np

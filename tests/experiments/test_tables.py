@@ -9,15 +9,18 @@ import re
 
 import comparison
 import numpy as np
+import paper_tables
 import pytest
 import recipes
 import runs
 import table_formats
 from binaries import run
-from table_formats import Comparison, Figure, Row, Table
+from table_formats import Comparison, Exact, Figure, Row, Table
 
 ROOT = pathlib.Path(__file__).parents[2]
-PUBLISHED = json.loads((ROOT / "third_party/published/lade_cvpr2021.json").read_text())["tables"]
+FOLDER = ROOT / "third_party/published"
+PUBLISHED = json.loads((FOLDER / "lade_cvpr2021.json").read_text())["tables"]
+SETTINGS = json.loads((FOLDER / "lade_cvpr2021_settings.json").read_text())["tables"]
 COUNTS = np.array([200, 120, 60, 19, 5])
 PER_CLASS = 50
 LABELS = np.repeat(np.arange(5), PER_CLASS)
@@ -59,6 +62,9 @@ def results(tmp_path_factory):
     write_run(folder / "short", **REFERENCE, key=32, epochs=30, imbalance_ratio=100.0)
     write_run(folder / "other_rate", **SOFTMAX, key=33, learning_rate=0.1, seed=2)
     write_run(folder / "again", **SOFTMAX, key=34, precision="bfloat16")  # seed 0 in float32 counts
+    write_run(folder / "softmax-subset", **SOFTMAX, key=40, data_seed=1)
+    write_run(folder / "lade-subset", **REFERENCE, key=41, data_seed=1)
+    write_run(folder / "lade-both", **REFERENCE, key=42, data_seed=1, seed=1)
     return folder
 
 
@@ -180,11 +186,14 @@ def test_the_ablation_takes_exactly_the_runs_without_a_regulariser(records):
         (f"{name} (reference)", "α = 0"): "1",
         (f"{name} (paper)", "LADE"): "1",
         (f"{name} (paper)", "λ = 0"): "1",
+        (f"{name} (paper)", "α = 0"): "1",  # the same loss, the same run
     }
     expected = accuracy(posteriors(30, UNIFORM, UNIFORM), UNIFORM)
     record = records["8", f"{name} (reference)", "α = 0"]
     assert float(record["ours"]) == pytest.approx(expected, rel=1e-5)
     assert float(record["published"]) == 49.9
+    same = records["8", f"{name} (paper)", "α = 0"]
+    assert same["ours"] == record["ours"] and same["published"] == ""
 
 
 def test_every_published_figure_is_there_and_only_matching_runs_are_ours(outputs):
@@ -194,7 +203,9 @@ def test_every_published_figure_is_there_and_only_matching_runs_are_ours(outputs
         values = [value for row in table["rows"] for value in row["values"]]
         assert [float(text) for text in shown] == values
     run_in = {
-        (row["table"], row["column"]) for row in rows if row["seeds"] != "0" and not row["low"]
+        (row["table"], row["column"])
+        for row in rows
+        if row["seeds"] not in ("0", "") and not row["low"]
     }
     assert {table for table, _ in run_in} == {"2", "8", "9", "10"}
     assert {column for table, column in run_in if table == "2"} == {"50"}
@@ -205,9 +216,11 @@ def test_pairs_share_their_seeds_and_differ_by_their_accuracies(records):
     pairs = {key[1:]: value for key, value in records.items() if key[0] == "2" and value["low"]}
     seed0, seed1 = (f"IB 50, data seed 0, seed {seed}" for seed in (0, 1))
     reference, paper = "LADE (reference) − ", "LADE (paper) − "
+    subset1, seeds, subsets = "data seed 1, seed 0", "2 training seeds", "2 subsets"
+    of_softmax = (seed0, seed1, *(f"IB 50, {text}" for text in (subset1, seeds, subsets)))
     assert set(pairs) == {
-        *((f"{reference}{other}", seed0) for other in ("Softmax", "PC Softmax", "LADE (paper)")),
-        *((f"{reference}{other}", seed1) for other in ("Softmax", "PC Softmax")),
+        *((f"{reference}{other}", c) for other in ("Softmax", "PC Softmax") for c in of_softmax),
+        (f"{reference}LADE (paper)", seed0),
         *((f"{paper}{other}", seed0) for other in ("Softmax", "PC Softmax")),
     }
     assert any(key[0] == "9" and value["low"] for key, value in records.items())
@@ -218,6 +231,48 @@ def test_pairs_share_their_seeds_and_differ_by_their_accuracies(records):
     low, high = brute_force(lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250))
     assert float(pair["low"]) == pytest.approx(100 * low, abs=1)
     assert float(pair["high"]) == pytest.approx(100 * high, abs=1)
+
+
+def test_several_pairs_give_mean_sd_and_a_paired_t_interval(records, outputs):
+    def difference(lade, softmax, told):
+        mine, other = posteriors(lade, UNIFORM, UNIFORM), posteriors(softmax, TRAIN, told)
+        return accuracy(mine, UNIFORM) - accuracy(other, UNIFORM)
+
+    for other, told in (("Softmax", TRAIN), ("PC Softmax", UNIFORM)):
+        for column, keys in (("training seeds", (11, 1)), ("subsets", (41, 40))):
+            pair = records["2", f"LADE (reference) − {other}", f"IB 50, 2 {column}"]
+            values = [difference(10, 0, told), difference(*keys, told)]
+            mean, sd = np.mean(values), abs(values[0] - values[1]) / 2**0.5
+            half = 12.7062 * sd / 2**0.5  # Student's t of 1 degree of freedom at 97.5 %
+            found = [float(pair[name]) for name in ("difference", "sd", "low", "high")]
+            assert found == pytest.approx([mean, sd, mean - half, mean + half], rel=1e-4)
+            assert pair["seeds"] == "2"
+    # The answer has the means, and single pairs only where there are no others.
+    answer = {key[1:]: value for key, value in records.items() if key[0] == "answer"}
+    assert set(answer) == {
+        ("LADE (paper) − LADE (reference)", "IB 50, data seed 0, seed 0"),
+        ("LADE (paper) − PC Softmax", "IB 50, data seed 0, seed 0"),
+        ("LADE (reference) − PC Softmax", "IB 50, 2 training seeds"),
+        ("LADE (reference) − PC Softmax", "IB 50, 2 subsets"),
+    }
+    for key in list(answer)[2:]:
+        assert answer[key]["difference"] == records["2", *key]["difference"]
+    (text,) = (t for t in outputs["markdown"].split("\n**") if t.startswith("Does the loss"))
+    line = next(line for line in text.splitlines() if "2 training seeds" in line)
+    values = [float(answer[list(answer)[2]][name]) for name in ("difference", "sd")]
+    assert f"| {values[0]:+.1f} ± {values[1]:.1f}".replace("-", "−") in line
+    assert "t interval" in text and "bootstrap" in text
+
+
+def test_other_draws_of_the_subset_are_a_row_of_their_own(records, outputs):
+    values = [accuracy(posteriors(key, UNIFORM, UNIFORM), UNIFORM) for key in (10, 41)]
+    record = records["2", "LADE (reference), several subsets", "50"]
+    assert float(record["ours"]) == pytest.approx(np.mean(values), rel=1e-5)
+    assert record["seeds"] == "2" and record["published"] == ""
+    assert ("2", "LADE (paper), several subsets", "50") not in records
+    assert records["2", "LADE (reference)", "50"]["seeds"] == "2"  # no other subset among them
+    table = outputs["markdown"].split("\n**Table 2, paired")[0]
+    assert table.count("drawn anew (--data\\_seed)") + table.count("drawn anew (--data_seed)") == 1
 
 
 def brute_force(correct, other, weights, resamples=4000):
@@ -261,7 +316,7 @@ def test_the_paired_bootstrap_decides_clear_cases_and_profits_from_pairing():
 def markdown_tables(text):
     """[(caption, rows of cells)] of the Markdown tables in a text."""
     tables = []
-    for block in re.split(r"^\*\*(?=Table)", text, flags=re.MULTILINE)[1:]:
+    for block in re.split(r"^\*\*(?=\S)", text, flags=re.MULTILINE)[1:]:
         lines = [line for line in block.splitlines() if line.startswith("|")]
         cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
         tables.append((block.splitlines()[0], [[cell.strip() for cell in row] for row in cells]))
@@ -270,11 +325,11 @@ def markdown_tables(text):
 
 def test_markdown_has_equal_rows_and_shows_mean_sd_and_seeds(outputs):
     tables = markdown_tables(outputs["markdown"])
-    assert len(tables) == len(PUBLISHED) + 2
+    assert len(tables) == len(PUBLISHED) + len(SETTINGS) + 3
     for caption, rows in tables:
         assert len({len(row) for row in rows}) == 1, caption
         assert set(rows[1]) == {"---", "---:"}
-    rows = tables[0][1]
+    rows = next(rows for caption, rows in tables if caption.startswith("Table 2. "))
     at = next(i for i, row in enumerate(rows) if row[0] == "LADE (reference)")
     first, second = (accuracy(posteriors(key, UNIFORM, UNIFORM), UNIFORM) for key in (10, 11))
     mean, sd = (first + second) / 2, abs(first - second) / 2**0.5
@@ -306,7 +361,8 @@ def test_latex_is_balanced_and_escaped(outputs):
     begun, ended = (
         collections.Counter(re.findall(rf"\\{word}{{(\w+)}}", text)) for word in ("begin", "end")
     )
-    assert begun == ended == {"table": len(PUBLISHED) + 2, "tabular": len(PUBLISHED) + 2}
+    number = len(PUBLISHED) + len(SETTINGS) + 3
+    assert begun == ended == {"table": number, "tabular": number}
     tabulars = re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, flags=re.DOTALL)
     for alignment, body in tabulars:
         rows = [line for line in body.splitlines() if line != r"\hline"]
@@ -331,6 +387,8 @@ def test_a_difference_is_marked_if_its_interval_excludes_0(low, high, marked):
     line = Comparison("a − b", "seed 0", (low + high) / 2, low, high).lines()[0]
     assert line[2].endswith("*") == marked
     assert line[3] == f"{low:+.1f} to {high:+.1f}".replace("-", "−")
+    line = Comparison("a − b", "2 seeds", (low + high) / 2, low, high, sd=0.26, seeds=2).lines()[0]
+    assert line[2].endswith(" ± 0.3*" if marked else " ± 0.3")
 
 
 def test_other_epochs_and_another_ratio_are_said_and_not_compared_where_they_differ(
@@ -355,7 +413,10 @@ def test_other_epochs_and_another_ratio_are_said_and_not_compared_where_they_dif
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--table=2,7,x",), "--table must name some of 2, 3, 4, 5, 6, 8, 9, 10, 11; got 7, x"),
+        (
+            ("--table=2,12,x",),
+            "--table must name some of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, answer; got 12, x",
+        ),
         (("--results=missing",), "missing must be a folder with results"),
     ],
 )
@@ -414,3 +475,59 @@ def test_the_published_figures_are_those_of_the_paper(shared_data):
 
 def _are_numbers(cells):
     return all(re.fullmatch(r"[\d.]+", cell) for cell in cells)
+
+
+def test_table_1_counts_the_training_sets(tmp_path):
+    folder = tmp_path / "Places_LT_v2"
+    folder.mkdir()
+    for split in ("train", "val", "test"):
+        lines = [
+            f"data_256/a/{name}/{split}{i}.jpg {c}" for c, (name, n) in CLASSES for i in range(n)
+        ]
+        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines))
+    rows = {row.name: row.values for row in paper_tables.training_sets(tmp_path).rows}
+    for ratio, images in ((10, 19573), (50, 12608), (100, 10847)):
+        assert rows[f"CIFAR-100-LT (IB {ratio})"] == (100, images, ratio)
+    assert rows["Places-LT"] == (3, 13, 3.5)
+    assert rows["ImageNet-LT"] == (1000, 115846, None)
+    assert rows["iNaturalist 2018"] == (8142, 437513, None)
+    notes = paper_tables.training_sets(tmp_path).notes
+    assert len(notes) == 3 and "ImageNet_LT_train.txt does not exist" in notes[1]
+    assert len(paper_tables.training_sets().notes) == 4
+    row = next(row for row in paper_tables.training_sets().rows if row.name == "ImageNet-LT")
+    assert row.lines()[1] == ["", "ours", "1,000", "115,846", ""]
+
+
+CLASSES = list(enumerate((("barn", 7), ("attic", 4), ("cliff", 2))))
+
+
+def test_table_1_counts_the_real_places_lists(shared_data):
+    rows = {row.name: row for row in paper_tables.training_sets(shared_data / "data/splits").rows}
+    assert rows["Places-LT"].values == rows["Places-LT"].published == (365, 62500, 996)
+
+
+def test_the_recipes_have_the_published_settings():
+    rows = paper_tables.lade_settings().rows
+    assert len(rows) == 6
+    assert all(row.values == row.published for row in rows)
+    assert rows[2].lines()[1] == ["", "ours", "0.01", "0.1", "256"]
+
+
+def test_exact_numbers_are_shown_in_full_and_unknown_ones_left_blank():
+    row = Exact("a", (0.005, 50000), (0.01, None))
+    assert row.lines() == [["a", "paper", "0.005", "50,000"], ["", "ours", "0.01", ""]]
+    (first, second) = row.records(("x", "y"))
+    assert first[2:5] == ["x", 0.005, 0.01] and first[7] == pytest.approx(0.005)
+    assert second[2:5] == ["y", 50000, None] and second[7] is None
+
+
+def test_the_published_settings_are_those_of_the_paper(shared_data):
+    text = (shared_data / "paper" / "lade_cvpr2021.txt").read_text()
+    lines = [line.split("\t") for line in text.split("\nTable 7: ")[1].splitlines()[3:9]]
+    printed = [[float(cell) for cell in line[1:]] for line in lines]
+    assert printed == [row["values"] for row in SETTINGS["7"]["rows"]]
+    assert "\nCIFAR-100-LT\t100\t50K\t{10, 50, 100}\n" in text
+    for row in SETTINGS["1"]["rows"][3:]:
+        classes, images, ratio = row["values"]
+        shown = f"{classes // 1000}K" if classes >= 1000 else str(classes)
+        assert f"\n{row['name']}\t{shown}\t{images / 1000:g}K\t{ratio}\n" in text

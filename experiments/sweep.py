@@ -1,0 +1,280 @@
+"""Runs what is missing of a suite of trainings, one after the other.
+
+    python experiments/sweep.py --suite=cifar100_lt --list
+    python experiments/sweep.py --suite=cifar100_lt --data_dir=PATH
+
+A suite (experiments/suites.py) is a list of calls of train.py. One whose result lies in its run
+folder or below --results isn't run again; one that was broken off goes on from its checkpoint.
+result.json, history.csv and test_logits.npz of finished runs are copied to --results, those of
+fewer epochs than the recipe's to its folder short. A run that fails doesn't stop the others: the
+end names it, with exit code 1. Ctrl-C and SIGTERM stop the training with a checkpoint; the same
+command goes on from there.
+
+A second stage needs the weights of its softmax run, which aren't among the results that are
+copied. Where they are missing it fails, or, with --repeat_first_stages, softmax is trained again.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import binary
+import methods
+import recipes
+import runs
+import suites
+from absl import flags
+
+FLAGS = flags.FLAGS
+EXPERIMENTS = pathlib.Path(__file__).parent
+COPIED = ("history.csv", "test_logits.npz", "result.json")  # the result last: then all are there
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A call of train.py: its flags, what they resolve to and where it lies.
+
+    Attributes:
+        flags: {flag: value}.
+        config: the complete configuration, as config.json and result.json have it.
+        folder: its `runs.RunFolder`.
+        copy: path of its folder below --results.
+    """
+
+    flags: dict
+    config: dict
+    folder: runs.RunFolder
+    copy: pathlib.Path
+
+    @property
+    def name(self):
+        return self.folder.path.name
+
+    @property
+    def first_stage(self):
+        """The run folder of softmax that a second stage starts from, else None."""
+        path = self.flags.get("init_from")
+        return path and pathlib.Path(path)
+
+    def command(self, data_dir):
+        """Returns the command that trains it, from its checkpoint if there is one."""
+        given = {**self.flags, "run_dir": self.folder.path}
+        given |= {"data_dir": data_dir} if data_dir else {}
+        train = os.path.relpath(EXPERIMENTS / "train.py")
+        return [sys.executable, train, *(f"--{name}={value}" for name, value in given.items())]
+
+
+def plan(suite, common, runs_dir, results):
+    """Returns the `Run`s of a suite in their order, each once.
+
+    Args:
+        suite: list of {flag of train.py: value}.
+        common: {flag: value} that every run gets; None keeps the suite's.
+        runs_dir: folder of run folders.
+        results: folder of finished results.
+    """
+    given = {name: value for name, value in common.items() if value is not None}
+    planned = [_run({"data_seed": 0, **flags, **given}, runs_dir, results) for flags in suite]
+    return list({run.name: run for run in planned}.values())
+
+
+def _run(given, runs_dir, results):
+    if methods.METHODS[given["loss"]].second_stage:
+        softmax = _run({**given, "loss": "softmax"}, runs_dir, results)
+        given = {**given, "init_from": str(softmax.folder.path)}
+    overrides = {name: given[name] for name in given if name not in ("dataset", "loss")}
+    config = recipes.resolve(given["dataset"], given["loss"], overrides)
+    name = recipes.run_name(config)
+    is_short = config["epochs"] < recipes.DATASETS[config["dataset"]]["epochs"]
+    copy = pathlib.Path(results, "short" if is_short else "", name)
+    return Run(given, config, runs.RunFolder(pathlib.Path(runs_dir, name)), copy)
+
+
+def comparable(config):
+    """Returns a configuration as it would be resolved today, its first stage by name alone.
+
+    Keys that recipes got after a run was made have the value that nobody could change then.
+    """
+    first_stage = {"init_from": pathlib.Path(config.get("init_from") or "").name}
+    known = ("imbalance_ratio", "epochs", *methods.PARAMETERS)
+    overrides = {name: config.get(name) for name in known}
+    try:
+        today = recipes.resolve(config.get("dataset"), config.get("loss"), overrides)
+    except ValueError:
+        today = {}  # no longer known
+    return {**today, **config, **first_stage}
+
+
+class Results:
+    """Finished runs below --results and in run folders."""
+
+    def __init__(self, folder):
+        self.finished = [
+            result
+            for path in sorted(pathlib.Path(folder).rglob("result.json"))
+            if "config" in (result := runs.read_json(path))
+        ]
+        self.configs = [comparable(result["config"]) for result in self.finished]
+
+    def copied(self, run):
+        """Returns the result below --results of a `Run`, None if there is none."""
+        wanted = comparable(run.config)
+        return self.finished[self.configs.index(wanted)] if wanted in self.configs else None
+
+    def find(self, run):
+        """Returns the result of a `Run`, None if there is none."""
+        if has(run, "result.json"):
+            return runs.read_json(run.folder.file("result.json"))
+        return self.copied(run)
+
+    def obstacle(self, run):
+        """Returns why a run can't be made, None if it can."""
+        if (run.copy / "result.json").exists() and not self.copied(run):
+            return f"{run.copy} holds another run"
+        if run.folder.file("config.json").exists() and not has(run, "config.json"):
+            return f"{run.folder.path} holds another run"
+        return None
+
+    def state(self, run):
+        """Returns "done", "blocked", "57 of 200 epochs" or "missing"."""
+        if self.find(run):
+            return "done"
+        if self.obstacle(run):
+            return "blocked"
+        epochs = len(run.folder.read_history()) if has(run, "config.json") else 0
+        return f"{epochs} of {methods.num_epochs(run.config)} epochs" if epochs else "missing"
+
+
+def has(run, name):
+    """Whether a file lies in the run folder, and this is the run's and no other's."""
+    config = run.folder.file("config.json")
+    if not (config.exists() and run.folder.file(name).exists()):
+        return False
+    return comparable(runs.read_json(config)) == comparable(run.config)
+
+
+def format_list(planned, results):
+    """Returns a line for each run, accuracies in %, how many are done and what blocks others."""
+    rows = [("run", "state", "accuracy", "not told the prior")]
+    for run in planned:
+        result = results.find(run) or {}
+        scores = [result.get(name) for name in ("metrics", "metrics_unadapted")]
+        scores = [f"{100 * score['accuracy']:.1f}" if score else "" for score in scores]
+        scores[1] = scores[1] if scores[1] != scores[0] else ""
+        rows.append((run.name, results.state(run), *scores))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    done = sum(row[1] == "done" for row in rows)
+    blocked = [run for run in planned if results.state(run) == "blocked"]
+    reasons = [f"{run.name} is blocked: {results.obstacle(run)}" for run in blocked]
+    return "\n".join([*lines, f"{done} of {len(planned)} done", *reasons])
+
+
+def copy_result(run):
+    """Copies what tables and figures need of a finished run."""
+    run.copy.mkdir(parents=True, exist_ok=True)
+    for path in map(run.folder.file, COPIED):
+        if path.exists():
+            with runs.replacing(run.copy / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+
+
+def train(command):
+    """Runs a command to its end; returns whether it succeeded.
+
+    It has its own process group, so that Ctrl-C reaches it as the SIGTERM for which train.py writes
+    a checkpoint.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def carry_out(planned, results, data_dir=None, repeat_first_stages=False):
+    """Runs what is missing; returns {name of a run that failed: why}."""
+    failed = {}
+    for number, run in enumerate(planned, start=1):
+        repeat = repeat_first_stages and is_needed_again(run, planned, results)
+        if repeat or not results.find(run):
+            problem = results.obstacle(run)
+            if not problem:
+                print(f"[{number} of {len(planned)}] {run.name}", flush=True)
+                problem = None if train(run.command(data_dir)) else "train.py says why above"
+            if problem:
+                failed[run.name] = problem
+                continue
+        if not results.copied(run):
+            copy_result(run)
+    return failed
+
+
+def is_needed_again(run, planned, results):
+    """Whether a missing second stage needs the weights of a run that was made elsewhere."""
+    missing = (other for other in planned if not results.find(other))
+    needed = any(other.first_stage == run.folder.path for other in missing)
+    return needed and not has(run, "best.keras")
+
+
+def chosen_suite():
+    """Returns the suite that the flags name."""
+    if FLAGS.grid == bool(FLAGS.suite):
+        raise ValueError("give either --suite or --grid")
+    if FLAGS.imbalance_ratio and not FLAGS.grid:
+        raise ValueError("--imbalance_ratio is for --grid")
+    if not all(seed.isdecimal() for seed in FLAGS.seeds or ()):
+        raise ValueError(f"--seeds must be integers like 0,1,2; got {','.join(FLAGS.seeds)}")
+    options = {"seeds": tuple(map(int, FLAGS.seeds))} if FLAGS.seeds else {}
+    if FLAGS.imbalance_ratio:
+        options["imbalance_ratio"] = FLAGS.imbalance_ratio
+    return (suites.grid if FLAGS.grid else suites.SUITES[FLAGS.suite])(**options)
+
+
+def main():
+    common = {"precision": FLAGS.precision, "epochs": FLAGS.epochs}
+    planned = plan(chosen_suite(), common, FLAGS.runs_dir, FLAGS.results)
+    results = Results(FLAGS.results)
+    if FLAGS.list:
+        print(format_list(planned, results))
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, signal.default_int_handler)
+    try:
+        failed = carry_out(planned, results, FLAGS.data_dir, FLAGS.repeat_first_stages)
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on from there")
+    print(format_list(planned, results))
+    if failed:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
+        raise ValueError(f"{len(failed)} of {len(planned)} runs failed: {reasons}")
+
+
+if __name__ == "__main__":
+    # Here, so that tests can import this beside another binary.
+    flags.DEFINE_enum("suite", None, list(suites.SUITES), "What to run.")
+    flags.DEFINE_bool("grid", False, "Run LADE's grid of alpha and lambda instead of a suite.")
+    flags.DEFINE_float("imbalance_ratio", None, "Of --grid; default 100.", lower_bound=1)
+    flags.DEFINE_bool("list", False, "Show what is done and what is missing, and run nothing.")
+    flags.DEFINE_list("seeds", None, "Training seeds; default the suite's.")
+    flags.DEFINE_integer("epochs", None, "Epochs; default the suite's.", lower_bound=1)
+    flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+    flags.DEFINE_string(
+        "data_dir", None, "Prepared tensorflow-datasets folder; default TFDS_DATA_DIR."
+    )
+    flags.DEFINE_string("runs_dir", "runs", "Folder of the run folders.")
+    flags.DEFINE_string("results", str(EXPERIMENTS / "results"), "Folder of finished results.")
+    flags.DEFINE_bool(
+        "repeat_first_stages", False, "Train softmax again where a second stage needs its weights."
+    )
+    binary.run(main)

@@ -1,0 +1,303 @@
+"""The queue of trainings: what it runs, in which order, and what it leaves alone."""
+
+import json
+import pathlib
+import re
+import shlex
+import signal
+import time
+
+import methods
+import pytest
+import recipes
+import runs
+import suites
+import sweep
+from binaries import run, start
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
+ALL = {**suites.SUITES, "grid": suites.grid}
+COMMON = {"precision": "float32", "epochs": None}
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """The digits suite: softmax, crt, lade."""
+    return sweep.plan(
+        suites.digits(), {**COMMON, "epochs": 3}, tmp_path / "runs", tmp_path / "results"
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the runs that were trained, in their order, by a train.py that writes at once."""
+    names = []
+
+    def train(command):
+        given = dict(flag.removeprefix("--").split("=", 1) for flag in command[2:])
+        folder = pathlib.Path(given["run_dir"])
+        names.append(folder.name)
+        if train.fails == folder.name:
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        kinds = {"seed": int, "data_seed": int, "epochs": int, "imbalance_ratio": float}
+        kinds |= {"alpha": float, "remine_lambda": float}
+        overrides = {name: kinds.get(name, str)(value) for name, value in given.items()}
+        dataset, loss = overrides.pop("dataset"), overrides.pop("loss")
+        overrides.pop("run_dir")
+        config = recipes.resolve(dataset, loss, overrides)
+        runs.write_json(folder / "config.json", config)
+        runs.write_json(folder / "result.json", {"config": config, "metrics": {"accuracy": 0.5}})
+        for name in ("best.keras", "test_logits.npz"):
+            (folder / name).write_text(str(len(names)))
+        return True
+
+    train.fails = None
+    monkeypatch.setattr(sweep, "train", train)
+    names_and_train = names, train
+    return names_and_train
+
+
+def carry_out(planned, results, **options):
+    return sweep.carry_out(planned, sweep.Results(results), **options)
+
+
+def test_what_is_missing_runs_once_and_is_copied(planned, trained, tmp_path):
+    results = tmp_path / "results"
+    assert carry_out(planned, results) == {}
+    names = [f"digits_lt-ib20-{kind}-3ep-seed0" for kind in ("softmax", "crt", "lade-reference")]
+    assert trained[0] == [run.name for run in planned] == names
+    for name in names:
+        copied = {path.name for path in (results / "short" / name).iterdir()}
+        assert copied == {"result.json", "test_logits.npz"}
+    assert carry_out(planned, results) == {}
+    assert trained[0] == names
+    # The copies alone are enough, whatever their folders are called.
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    (results / "short" / names[0]).rename(results / "elsewhere")
+    assert carry_out(planned, results) == {}
+    assert trained[0] == names
+    # And the run folders alone: their results are copied again.
+    (tmp_path / "gone").rename(tmp_path / "runs")
+    (results / "short").rename(tmp_path / "old")
+    assert carry_out(planned, results) == {}
+    assert trained[0] == names
+    assert {path.parent.name for path in results.rglob("result.json")} == {"elsewhere", *names[1:]}
+
+
+def test_a_copy_that_was_broken_off_is_made_again(planned, trained, tmp_path):
+    carry_out(planned, tmp_path / "results")
+    (planned[0].copy / "result.json").unlink()
+    assert carry_out(planned, tmp_path / "results") == {}
+    assert (planned[0].copy / "result.json").exists() and len(trained[0]) == 3
+
+
+def test_a_failure_is_named_and_does_not_stop_the_others(planned, trained, tmp_path):
+    names, train = trained
+    train.fails = planned[1].name
+    failed = carry_out(planned, tmp_path / "results")
+    assert list(failed) == [planned[1].name] and len(names) == 3
+    assert not planned[1].copy.exists()
+    train.fails = None
+    assert carry_out(planned, tmp_path / "results") == {}
+    assert names[3:] == [planned[1].name]
+
+
+@pytest.mark.parametrize("place", ["run", "copy"])
+def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp_path):
+    folder = planned[0].folder.path if place == "run" else planned[0].copy
+    folder.mkdir(parents=True)
+    other = {**planned[0].config, "l2": 0.1}
+    runs.write_json(folder / "config.json", other)
+    runs.write_json(folder / "result.json", {"config": other})
+    results = tmp_path / "results"
+    text = sweep.format_list(planned, sweep.Results(results))
+    assert re.search(rf"^{planned[0].name} +blocked$", text, flags=re.MULTILINE)
+    assert f"{planned[0].name} is blocked: {folder} holds another run" in text
+    failed = carry_out(planned, results)
+    assert failed == {planned[0].name: f"{folder} holds another run"}
+    assert trained[0] == [run.name for run in planned[1:]]
+    assert runs.read_json(folder / "result.json")["config"]["l2"] == 0.1
+
+
+def test_softmax_is_repeated_only_where_it_is_asked_for(planned, trained, tmp_path):
+    results = tmp_path / "results"
+    carry_out([planned[0], planned[2]], results)
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    copy = (planned[0].copy / "test_logits.npz").read_text()
+    assert carry_out(planned, results, repeat_first_stages=True) == {}
+    assert trained[0][2:] == [planned[0].name, planned[1].name]
+    assert (planned[0].copy / "test_logits.npz").read_text() == copy  # the first result stays
+    assert carry_out(planned, results, repeat_first_stages=True) == {}
+    assert len(trained[0]) == 4
+
+
+def test_results_from_before_a_recipe_got_a_key_count_for_the_plain_recipe_only(tmp_path):
+    new = {"augment", "recipe", "schedule", "mixup", "ema", "sampler", "label_smoothing"}
+
+    def is_found(flags):
+        (run,) = sweep.plan([flags], COMMON, "runs", tmp_path)
+        return sweep.Results(tmp_path).copied(run) is not None
+
+    flags = {"dataset": "cifar100_lt", "loss": "softmax", "seed": 0}
+    (old,) = sweep.plan([flags], COMMON, "runs", tmp_path)
+    config = {name: value for name, value in old.config.items() if name not in new}
+    runs.write_json(tmp_path / "result.json", {"config": config})
+    assert is_found(flags)
+    for name, value in {
+        **{"recipe": "modern", "augment": "randaugment", "label_smoothing": 0.1, "seed": 1},
+        **{"data_seed": 1, "imbalance_ratio": 50, "epochs": 30, "sampler": "square_root"},
+    }.items():
+        assert not is_found({**flags, name: value}), name
+
+
+def test_a_second_stage_is_the_same_wherever_its_first_stage_lies(planned):
+    config = planned[1].config
+    assert config["init_from"] == str(planned[0].folder.path)
+    elsewhere = {**config, "init_from": f"runs/{planned[0].name}"}
+    assert sweep.comparable(elsewhere) == sweep.comparable(config)
+    assert sweep.comparable({**config, "init_from": "runs/other"}) != sweep.comparable(config)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_suites_have_no_two_runs_of_one_name_and_softmax_before_second_stages(name):
+    flags = ALL[name](seeds=(0, 1))
+    planned = sweep.plan(flags, COMMON, "runs", "results")
+    configs = {run.name: run.config for run in planned}
+    for given in flags:
+        (one,) = sweep.plan([given], COMMON, "runs", "results")
+        assert configs[one.name] == one.config, "another run has its name"
+    order = [run.folder.path for run in planned]
+    for position, planned_run in enumerate(planned):
+        if methods.METHODS[planned_run.config["loss"]].second_stage:
+            assert order.index(planned_run.first_stage) < position
+            first = planned[order.index(planned_run.first_stage)].config
+            assert first["loss"] == "softmax" and first["seed"] == planned_run.config["seed"]
+
+
+def test_the_suites_are_those_of_the_issue():
+    def count(planned, **wanted):
+        return sum(all(r.config.get(k) == v for k, v in wanted.items()) for r in planned)
+
+    planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
+    recipe = {"epochs": 200, "recipe": "2021", "backbone": "resnet32"}
+    assert count(planned, **recipe) == len(planned)
+    for ratio, alpha in ((100, 0.1), (50, 0.01), (10, 0.01)):
+        for seed in (0, 1, 2):
+            at = {"imbalance_ratio": ratio, "seed": seed, "data_seed": 0}
+            assert count(planned, **at, loss="softmax") == 1
+            assert count(planned, **at, loss="balanced_softmax") == 1
+            for estimator in ("paper", "reference"):
+                lade = {**at, "loss": "lade", "estimator": estimator, "remine_lambda": 0.01}
+                assert count(planned, **lade, alpha=alpha) == 1
+                assert count(planned, **{**lade, "remine_lambda": 0}, alpha=alpha) == 1
+            assert count(planned, **{**lade, "estimator": "reference"}, alpha=0) == 1
+    for loss in methods.METHODS:
+        assert count(planned, loss=loss, imbalance_ratio=100, data_seed=0) >= 3
+    for alpha in (0, 0.01, 0.1, 1):
+        figure = {"imbalance_ratio": 100, "alpha": alpha, "remine_lambda": 0.01, "seed": 0}
+        assert count(planned, **figure, estimator="reference") >= 1
+    assert [r.config["imbalance_ratio"] for r in planned[:12]] == [100] * 12
+    assert [r.config["seed"] for r in planned[:12]] == [0] * 4 + [1] * 4 + [2] * 4
+    assert count(planned, loss="lade", estimator="reference", data_seed=2, seed=0) == 1
+    short = sweep.plan(suites.short(), COMMON, "runs", "results")
+    assert {r.config["loss"] for r in short} == set(methods.METHODS)
+    assert count(short, epochs=30, imbalance_ratio=100, seed=0) == len(short)
+    modern = sweep.plan(suites.modern(), {**COMMON, "epochs": 400}, "runs", "results")
+    assert count(modern, loss="lade", recipe="modern", ema=0.99, epochs=400) == len(modern) == 6
+    grid = sweep.plan(suites.grid(imbalance_ratio=50), COMMON, "runs", "results")
+    assert count(grid, loss="lade", imbalance_ratio=50, seed=0) == len(grid) == 24
+
+
+def test_the_committed_short_runs_are_done():
+    planned = sweep.plan(suites.short(), COMMON, "no_runs", RESULTS)
+    results = sweep.Results(RESULTS)
+    committed = {path.parent.name for path in (RESULTS / "short").rglob("result.json")}
+    assert {run.name for run in planned if results.state(run) == "done"} == committed
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("result.json")), ids=lambda p: p.parent.name)
+def test_every_committed_result_names_its_command_and_commit(path):
+    result = json.loads(path.read_text())
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", result["commit"])
+    python, script, *given = shlex.split(result["command"])
+    assert (python, script) == ("python", "experiments/train.py")
+    flags = dict(flag.removeprefix("--").split("=", 1) for flag in given)
+    assert flags["dataset"] == result["config"]["dataset"]
+    assert flags["loss"] == result["config"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "give either --suite or --grid"),
+        (("--suite=short", "--grid"), "give either --suite or --grid"),
+        (("--suite=short", "--imbalance_ratio=50"), "--imbalance_ratio is for --grid"),
+        (("--suite=short", "--seeds=a,1"), "--seeds must be integers like 0,1,2; got a,1"),
+    ],
+)
+def test_bad_flags_are_one_line(flags, message, tmp_path):
+    errors = run("sweep.py", *flags, cwd=tmp_path, fails=True)
+    assert errors.splitlines()[-1].startswith(f"sweep.py: {message}") and "Traceback" not in errors
+
+
+FLAGS = ("--suite=digits", "--results=results")
+
+
+@pytest.mark.slow
+def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
+    foreign = tmp_path / "runs" / "digits_lt-ib20-lade-reference-2ep-seed0"
+    foreign.mkdir(parents=True)
+    (foreign / "note.txt").write_text("mine")
+    flags = (*FLAGS, "--epochs=2")
+    errors = run("sweep.py", *flags, cwd=tmp_path, fails=True)
+    assert "sweep.py: 1 of 3 runs failed: digits_lt-ib20-lade-reference-2ep-seed0" in errors
+    (foreign / "note.txt").unlink()
+    output = run("sweep.py", *flags, cwd=tmp_path)
+    assert output.count("[3 of 3]") == 1 and "[1 of 3]" not in output and "3 of 3 done" in output
+    planned = sweep.plan(suites.digits(), {**COMMON, "epochs": 2}, "runs", tmp_path / "results")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for planned_run in planned:
+        copy, folder = planned_run.copy, tmp_path / planned_run.folder.path
+        assert runs.read_json(folder / "config.json") == planned_run.config
+        result = runs.read_json(copy / "result.json")
+        assert result["config"] == planned_run.config
+        for name in sweep.COPIED:
+            assert (copy / name).read_bytes() == (folder / name).read_bytes()
+        line = rf"{planned_run.name} +done +{100 * result['metrics']['accuracy']:.1f}"
+        assert re.search(line, output)
+    assert "[" not in run("sweep.py", *flags, cwd=tmp_path)
+    run("sweep.py", *flags, "--list", cwd=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def stop(flags, history, epochs, number, cwd):
+    """Starts a sweep and stops it by a signal once a run has some epochs; returns its output."""
+    process = start("sweep.py", *flags, cwd=cwd)
+    while len(history.read_history()) < epochs:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert "stopped: the same command goes on" in errors and "Traceback" not in errors
+    assert "stopped by SIGTERM after" in errors  # by train.py, with a checkpoint
+    return output
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_goes_on(tmp_path):
+    flags = (*FLAGS, "--epochs=30")
+    name = "digits_lt-ib20-softmax-30ep-seed0"
+    history = runs.RunFolder(tmp_path / "runs" / name)
+    stop(flags, history, 1, signal.SIGINT, tmp_path)
+    listed = run("sweep.py", *flags, "--list", cwd=tmp_path)
+    done = int(re.search(rf"{name} +(\d+) of 30 epochs", listed)[1])
+    assert "0 of 3 done" in listed
+    # Not at once: the epoch that was broken off ends on its own, and between the two parts of the
+    # training a signal finds nothing that isn't on the disk.
+    output = stop(flags, history, done + 3, signal.SIGTERM, tmp_path)
+    assert int(re.search(r"Epoch (\d+)/", output)[1]) == done + 1
+    assert "3 of 3 done" in run("sweep.py", *flags, cwd=tmp_path)
+    assert len(history.read_history()) == 30
