@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from lade_tf import ops, priors
 from lade_tf.checks import check_choice, check_number
-from lade_tf.losses.balanced_softmax import balanced_softmax
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -49,7 +48,6 @@ class LADE(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.prior = priors.class_prior(class_counts, zero_count)
-        self.log_prior = np.log(self.prior)
         self.class_counts = np.asarray(class_counts).tolist()
         self.alpha = check_number(alpha, "alpha", minimum=0)
         self.remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
@@ -61,9 +59,7 @@ class LADE(keras.losses.Loss):
 
         The statistics are those of `lade_tf.ops.lader_statistics`.
         """
-        cross_entropy = balanced_softmax(logits, labels, self.log_prior)
-        statistics = ops.lader_statistics(logits, labels, self.prior, self.estimator, sample_weight)
-        return cross_entropy, statistics
+        return ops.lade_terms(logits, labels, self.prior, self.estimator, sample_weight)
 
     def lader(self, statistics):
         """Returns LADER without its α, and this replica's share of the batch."""

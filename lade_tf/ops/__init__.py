@@ -4,6 +4,7 @@ from lade_tf.ops.assertions import asserted
 from lade_tf.ops.labels import check_labels
 from lade_tf.ops.lader import (
     ESTIMATORS,
+    lade_terms,
     lader,
     lader_and_share,
     lader_of_statistics,
@@ -14,6 +15,7 @@ __all__ = [
     "ESTIMATORS",
     "asserted",
     "check_labels",
+    "lade_terms",
     "lader",
     "lader_and_share",
     "lader_of_statistics",

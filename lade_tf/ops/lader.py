@@ -9,6 +9,8 @@ from lade_tf.ops.assertions import asserted
 from lade_tf.ops.labels import check_labels
 
 ESTIMATORS = ("paper", "reference")
+# Far above what float32 can hold: what is lost to underflow doesn't show in a larger sum.
+SMALLEST_COLUMN_SUM = 1e-30
 
 
 def lader(
@@ -86,19 +88,31 @@ def lader_and_share(
 def lader_statistics(logits, labels, prior, estimator="paper", sample_weight=None):
     """Returns what LADER needs to know of a batch, or of a replica's part of it.
 
+    Arguments and errors are those of `lade_terms`.
+
+    Returns:
+        [3, classes]: how many examples each class has, the sum of their own logits, and log of the
+        sum over all examples of weight · exp(logit), −inf for none.
+    """
+    return lade_terms(logits, labels, prior, estimator, sample_weight)[1]
+
+
+def lade_terms(logits, labels, prior, estimator="paper", sample_weight=None):
+    """Returns the cross-entropy of softmax(f + log π), and LADER's statistics.
+
     Everything that depends on the batch size happens here and in its gradient, with no exchange
-    between replicas: it can be compiled together with the network.
+    between replicas: it can be compiled together with the network. Both terms need exp of all
+    logits, which is what they cost: it is taken once for both.
 
     Args:
         logits: [batch, classes].
         labels: [batch] integers in 0..C−1.
         prior: [classes] float64, the training prior π.
         estimator: "paper" or "reference".
-        sample_weight: [batch] numbers ≥ 0, or None.
+        sample_weight: [batch] numbers ≥ 0, or None; the cross-entropy isn't multiplied by them.
 
     Returns:
-        [3, classes]: how many examples each class has, the sum of their own logits, and log of the
-        sum over all examples of weight · exp(logit), −inf for none.
+        (cross-entropy [batch] in nats, statistics [3, classes] as `lader_statistics`).
 
     Raises:
         ValueError: as `lader`.
@@ -115,38 +129,79 @@ def lader_statistics(logits, labels, prior, estimator="paper", sample_weight=Non
         message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(occurrences)]
         occurrences = asserted(occurrences, is_weight, message)
         validity = tf.where(is_weight, validity, float("nan"))
-        # The logits of an example that doesn't occur mustn't even be the highest.
-        logits = tf.where(occurrences[:, None] > 0, logits, -float("inf"))
     importance = occurrences
     if estimator == "paper":
         importance *= tf.gather(tf.constant(1 / (prior.size * prior), logits.dtype), labels)
-    statistics = _statistics(logits, labels, occurrences, importance)
-    return statistics * tf.cast(validity, logits.dtype)
+    pi = tf.constant(prior, logits.dtype)
+    cross_entropy, statistics = _terms(logits, labels, pi, occurrences, importance)
+    validity = tf.cast(validity, logits.dtype)
+    return cross_entropy * validity, statistics * validity
 
 
 @tf.custom_gradient
-def _statistics(logits, labels, occurrences, importance):
-    num_classes, dtype = logits.shape[1], logits.dtype
-    # Weights multiply the shifted exponentials: added to the logits as logs they would round away
-    # the last digits of large logits.
-    highest = tf.reduce_max(logits, axis=0)
-    highest = tf.where(tf.math.is_inf(highest), tf.zeros_like(highest), highest)
-    terms = importance[:, None] * tf.exp(logits - highest)
-    term_sum = tf.reduce_sum(terms, axis=0)
-    own_logit = tf.math.multiply_no_nan(tf.gather(logits, labels, batch_dims=1), occurrences)
+def _terms(logits, labels, pi, occurrences, importance):
+    num_classes = logits.shape[1]
+    row_max = tf.reduce_max(logits, axis=1)
+    # The exponentials of both terms. Priors and weights multiply them: added to the logits as logs
+    # they would round away the last digits of large logits. The sums are products with a vector,
+    # which GPUs, unlike those of matrices, don't round to TF32.
+    exponentials = tf.exp(logits - row_max[:, None])
+    row_sum = tf.linalg.matvec(exponentials, pi)
+    own = tf.gather(logits, labels, batch_dims=1)
+    cross_entropy = tf.math.log(row_sum / tf.gather(pi, labels)) + (row_max - own)
+
+    # An example that doesn't occur mustn't even be the highest.
+    highest = _finite(tf.reduce_max(tf.where(importance > 0, row_max, -float("inf"))))
+    row_weight = tf.math.multiply_no_nan(tf.exp(row_max - highest), importance)
+    column_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True)
+    # A column far below its rows' highest logits has vanished: it needs a maximum of its own.
+    vanished = tf.reduce_any(column_sum < SMALLEST_COLUMN_SUM)
+    log_sum = tf.cond(
+        vanished,
+        lambda: _column_log_sum(logits, importance),
+        lambda: highest + tf.math.log(column_sum),
+    )
     rows = (
         tf.math.unsorted_segment_sum(occurrences, labels, num_classes),
-        tf.math.unsorted_segment_sum(own_logit, labels, num_classes),
-        highest + tf.math.log(term_sum),
+        tf.math.unsorted_segment_sum(
+            tf.math.multiply_no_nan(own, occurrences), labels, num_classes
+        ),
+        log_sum,
     )
 
-    def gradient(upstream):
-        pull = tf.math.divide_no_nan(upstream[2], term_sum) * terms
-        push = tf.gather(upstream[1], labels) * occurrences
-        of_logits = pull + push[:, None] * tf.one_hot(labels, num_classes, dtype=dtype)
-        return of_logits, None, None, None
+    def gradient(of_cross_entropy, of_statistics):
+        row_factor = (of_cross_entropy / row_sum)[:, None]
 
-    return tf.stack(rows), gradient
+        def of_columns():
+            column_factor = of_statistics[2] / column_sum
+            return exponentials * (row_factor * pi + row_weight[:, None] * column_factor)
+
+        def of_vanished_columns():
+            log_sum = _column_log_sum(logits, importance)
+            share = tf.exp(logits - _finite(log_sum)) * of_statistics[2]
+            share = tf.math.multiply_no_nan(share, importance[:, None])
+            return exponentials * (row_factor * pi) + share
+
+        of_own = tf.gather(of_statistics[1], labels) * occurrences - of_cross_entropy
+        places = tf.stack([tf.range(tf.size(labels)), labels], axis=1)
+        of_logits = tf.cond(vanished, of_vanished_columns, of_columns)
+        of_logits = tf.tensor_scatter_nd_add(of_logits, places, of_own)
+        return of_logits, None, None, None, None
+
+    return (cross_entropy, tf.stack(rows)), gradient
+
+
+def _column_log_sum(logits, importance):
+    """Returns log Σ_i importance_i exp(logits[i]), [classes], −inf where nothing is."""
+    occurring = tf.where(importance[:, None] > 0, logits, -float("inf"))
+    highest = _finite(tf.reduce_max(occurring, axis=0))
+    exponentials = tf.exp(occurring - highest)
+    return highest + tf.math.log(tf.linalg.matvec(exponentials, importance, transpose_a=True))
+
+
+def _finite(tensor):
+    """Returns `tensor` with zeros in place of ±inf."""
+    return tf.where(tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
 
 
 def lader_of_statistics(statistics, prior, remine_lambda, estimator="paper"):

@@ -49,6 +49,24 @@ def value_and_gradient_in_graph(logits, labels, counts, estimator):
     return value, tf.gradients(value, logits)[0]
 
 
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+@pytest.mark.parametrize("part", [np.s_[:, 3], np.s_[:8, :]], ids=["column", "rows"])
+def test_logits_far_below_all_others_are_accurate(part, estimator, jit):
+    # exp of their distance to the rows' or the batch's highest logit is 0 in float32.
+    logits, labels, counts = make_batch(64, 10, scale=5.0)
+    logits[part] -= 150
+    labels[:] = np.where(np.arange(64) < 8, 3, labels)
+    function = tf.function(
+        lambda f, y: value_and_gradient_in_graph(f, y, counts, estimator), jit_compile=jit
+    )
+    value, gradient = function(logits, labels)
+    expected_value, expected = oracles.lader(logits, labels, counts, 0.1, estimator)
+    assert value.numpy() == pytest.approx(expected_value, rel=1e-5)
+    for column in range(10):
+        assert_close(gradient[:, column].numpy(), expected[:, column], 2e-5)
+
+
 @pytest.mark.parametrize("estimator", ops.ESTIMATORS)
 def test_every_single_gradient_is_accurate(estimator):
     logits, labels, counts = make_batch(64, 10, scale=5.0)
