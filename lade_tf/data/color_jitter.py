@@ -27,14 +27,14 @@ def draw_jitter(batch_size, seed, jitter):
     return factors, philox.integers([batch_size], seeds[1], len(ORDERS))
 
 
-# Compiled, because a dozen passes over the image become two: 0.05 ms of an image's 1.7, not 0.4.
+# Compiled, because a dozen passes over the image become a few: about 0.2 ms an image, not 0.4.
 @tf.function(jit_compile=True)
 def color_jitter(image, factors, order):
     """Multiplies brightness, contrast and saturation.
 
     Each step blends, factor·image + (1 − factor)·other, and clips to 0..255: brightness with black,
     contrast with the mean grey level, saturation with the grey image. Grey is 0.299 red + 0.587
-    green + 0.114 blue. Pillow does the same and rounds after every step.
+    green + 0.114 blue. Pillow does the same and drops fractions after every step.
 
     Args:
         image: [columns, 3, rows] float32 in 0..255.

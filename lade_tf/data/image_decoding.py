@@ -12,15 +12,16 @@ import re
 import numpy as np
 import tensorflow as tf
 
-# Files that are decoded at the same time, one on each core that this process may use. On 2 cores
-# 4 and 8 are no faster, and each may hold a large image.
+# Files that are decoded at the same time, one on each core that this process may use: decoding
+# keeps a core busy, and each may hold a large image.
 PARALLEL_FILES = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size for less than the whole; a pixel then is about
 # the mean of a block. Twice the size of the result, as in Pillow's `reducing_gap`, leaves the
-# antialiasing to the resampling: an image of 1,200 × 1,600 changes by 0.6 of 255 a pixel.
+# antialiasing to the resampling: 1,200 × 1,600 pixels at 224 change by 0.4 of 255 in the mean. With
+# a gap of 1, 29 photographs of 448 to 895 pixels changed by 1.4.
 JPEG_RATIOS = (1, 2, 4, 8)
 REDUCING_GAP = 2
 
@@ -67,7 +68,7 @@ def decode_window(contents, choose_window, target):
 
 def path_tensor(paths):
     """Returns file names as TensorFlow takes them, [files] strings, in the system's encoding."""
-    return tf.constant([os.fsencode(path) for path in paths])
+    return tf.constant([os.fsencode(path) for path in paths], tf.string)
 
 
 def find_bad_images(paths):
@@ -98,7 +99,7 @@ def find_bad_images(paths):
 def bad_image_reason(path):
     """Returns why a file can't be decoded, mostly in TensorFlow's words."""
     try:
-        _decode_whole(path)
+        _decode_whole(os.fsencode(path))
     except tf.errors.NotFoundError:
         return "no such file"
     except tf.errors.OpError as error:
@@ -108,7 +109,7 @@ def bad_image_reason(path):
 
 def _decode_whole(path):
     contents = tf.io.read_file(path)
-    # At 1/8 of its size a JPEG is read as thoroughly, but in half the time and little memory.
+    # At 1/8 of its size a JPEG is read as thoroughly, in 2/3 of the time and little memory.
     return tf.cond(
         tf.io.is_jpeg(contents),
         lambda: tf.io.decode_jpeg(contents, channels=3, ratio=JPEG_RATIOS[-1]),
@@ -117,8 +118,8 @@ def _decode_whole(path):
 
 
 def _jpeg_window(contents, window, ratio):
-    # The fast transform, TensorFlow's default, saves nothing and puts pixels 1.1 of 255 off.
-    # Without fancy upscaling nothing is saved either.
+    # The fast transform, TensorFlow's default, saves less than 1 % and puts the result 1.1 of 255
+    # off. Plain upsampling of colours, `fancy_upscaling=False`, saves no more.
     return tf.io.decode_and_crop_jpeg(
         contents, window // ratio, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
     )

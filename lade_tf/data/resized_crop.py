@@ -2,7 +2,7 @@
 
 Resizing is bilinear with antialiasing where it shrinks, as Pillow's, which the published recipes
 use; the results differ by Pillow's rounding. `tf.image.resize` without antialiasing would save
-0.2 ms an image of 1.7, and puts photographs 3 of 255 off in the mean.
+0.2 ms an image of 1.9, and puts photographs 3 of 255 off in the mean.
 """
 
 import math
@@ -106,10 +106,13 @@ def upright(image, orientation):
         [size, size, 3]: rows, columns, channels, as to be shown.
     """
     size = image.shape[0]
-    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [2, 1, 0]), lambda: image)
+    turned = orientation >= 5  # The stored columns are the rows to be shown.
     left_to_right, top_to_bottom = orientation % 4 >= 2, (orientation - 1) % 4 >= 2
-    image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([left_to_right, False, top_to_bottom]))
-    return tf.reshape(tf.transpose(tf.reshape(image, [-1, size])), [size, size, 3])
+    columns = tf.where(turned, top_to_bottom, left_to_right)
+    rows = tf.where(turned, left_to_right, top_to_bottom)
+    image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([columns, False, rows]))
+    image = tf.transpose(image, tf.where(turned, [0, 2, 1], [2, 0, 1]))
+    return tf.ensure_shape(image, [size, size, 3])
 
 
 def mirrored(orientation, mirror):
