@@ -5,6 +5,7 @@ Imported first: TensorFlow reads its log level when it is imported.
 
 import os
 import pathlib
+import re
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,6 +25,12 @@ def check_new_file(path, flag="--output"):
         raise ValueError(f"{flag}={path} must lie in an existing folder")
 
 
+def _message(error):
+    """Returns what an error says; of an assertion in a graph no more than its own words."""
+    asserted = re.search(r"assertion failed: \[(.*)\]", str(error))
+    return asserted.group(1) if asserted else error
+
+
 def run(main):
     """Runs `main()` with parsed flags; bad input ends it with one message and exit code 1.
 
@@ -41,6 +48,7 @@ def run(main):
         except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
             if debugging:
                 raise
-            sys.exit(f"{os.path.basename(sys.argv[0])}: {error} (--verbosity=1 shows where)")
+            text = _message(error)
+            sys.exit(f"{os.path.basename(sys.argv[0])}: {text} (--verbosity=1 shows where)")
 
     app.run(guarded)

@@ -11,11 +11,9 @@ files that the lists name, which then lie in PATH beside them:
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH --unpack=TFDS_FOLDER
 """
 
-import os
-import pathlib
-
 import binary
 import numpy as np
+import tfds_images
 from absl import flags
 
 import lade_tf
@@ -44,13 +42,6 @@ WHERE = {
     "inaturalist2018": "train_val2018.tar.gz, train2018.json.tar.gz and val2018.json.tar.gz: "
     "https://github.com/visipedia/inat_comp/tree/master/2018",
     "folder": "these are your own images",
-}
-# tensorflow-datasets' name of the set, the feature that tells an image from others, and how the
-# path in a list tells it.
-TFDS = {
-    "places_lt": ("places365_small", "filename", lambda path: path),
-    "imagenet_lt": ("imagenet_lt", "file_name", os.path.basename),
-    "inaturalist2018": ("i_naturalist2018", "id", lambda path: pathlib.PurePath(path).stem),
 }
 COLUMNS = ("split", "images", "classes", "largest", "smallest", "many", "medium", "few")
 
@@ -84,45 +75,12 @@ def wrong_sizes(reader, class_names, splits):
     return problems
 
 
-def unpack(dataset, splits, tfds_dir):
-    """Writes the images that the lists name and that aren't there; returns how many."""
-    import tensorflow_datasets as tfds  # Slow to import, and only this needs it.
-
-    name, feature, key = TFDS[dataset]
-    versions = [info.parent for info in pathlib.Path(tfds_dir, name).glob("*/dataset_info.json")]
-    if not versions:
-        raise ValueError(f"--unpack={tfds_dir} must hold {name}, prepared by tensorflow-datasets")
-    # Unlike tfds.builder, this reads the folder alone and never asks the network.
-    builder = tfds.builder_from_directory(max(versions, key=lambda v: tfds.core.Version(v.name)))
-    files = {
-        key(path): file
-        for images in splits.values()
-        for path, file in zip(images.paths, images.files, strict=True)
-        if not os.path.exists(file)
-    }
-    missing = len(files)
-    for split in builder.info.splits:
-        images = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
-        for example in images.as_numpy_iterator():
-            file = files.pop(example[feature].decode(), None)
-            if file:
-                write(file, example["image"])
-    return missing - len(files)
-
-
-def write(file, content):
-    """Writes a file, whole or not at all, in a folder that need not exist."""
-    os.makedirs(os.path.dirname(file), exist_ok=True)
-    pathlib.Path(file + ".part").write_bytes(content)
-    os.replace(file + ".part", file)
-
-
 def check_files(dataset, data_dir):
     """Checks a set of image files and prints what it has; a ValueError says all that is wrong."""
     reader = READERS[dataset]
     class_names, splits = reader.read(data_dir)
     if FLAGS.unpack:
-        print(f"{unpack(dataset, splits, FLAGS.unpack):,} images written")
+        print(f"{tfds_images.unpack(dataset, splits, FLAGS.unpack):,} images written")
     print(table({split: images.labels for split, images in splits.items()}, len(class_names)))
     if dataset == "folder":
         rotated = sum((exif.orientations(images.files) > 1).sum() for images in splits.values())
@@ -138,8 +96,8 @@ def check_files(dataset, data_dir):
 
 def main():
     dataset, data_dir = FLAGS.dataset, FLAGS.data_dir
-    if FLAGS.unpack and dataset not in TFDS:
-        raise ValueError(f"--unpack is for {', '.join(TFDS)}; got --dataset={dataset}")
+    if FLAGS.unpack and dataset not in tfds_images.SETS:
+        raise ValueError(f"--unpack is for {', '.join(tfds_images.SETS)}; got --dataset={dataset}")
     if dataset in READERS:
         try:
             check_files(dataset, data_dir)

@@ -55,7 +55,9 @@ def test_a_bad_image_ends_the_run_with_its_name_or_is_left_out(images, tmp_path)
     bad.write_bytes(bad.read_bytes()[:300])
     flags = (*FLAGS, *SMALL, "--epochs=2")
     errors = run("train.py", *flags, cwd=tmp_path, fails=True)
-    assert "train/red/3.jpg" in errors and "Traceback" not in errors
+    [line] = [line for line in errors.splitlines() if line.startswith("train.py: ")]
+    assert line.startswith(f"train.py: {bad}: ") and "Invalid JPEG" in line
+    assert "node Assert" not in errors and "Traceback" not in errors
     run("train.py", *flags, "--on_bad_image=skip", "--overwrite", cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     [(path, reason)] = result["bad_images"]

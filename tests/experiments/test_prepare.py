@@ -2,10 +2,10 @@
 
 import io
 
-import prepare
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import tfds_images
 from binaries import run
 from PIL import Image
 
@@ -136,14 +136,14 @@ def test_unpack_takes_the_bytes_as_they_are(tmp_path, folder):
     places_lists(tmp_path / "data")
     _, splits = places.read(tmp_path / "data")
     store_as_tfds(tmp_path / "tfds", "places365_small", "filename", {name: content})
-    assert prepare.unpack("places_lt", splits, tmp_path / "tfds") == 1
-    assert prepare.unpack("places_lt", splits, tmp_path / "tfds") == 0
+    assert tfds_images.unpack("places_lt", splits, tmp_path / "tfds") == 1
+    assert tfds_images.unpack("places_lt", splits, tmp_path / "tfds") == 0
     assert (tmp_path / "data" / name).read_bytes() == content
 
 
 def test_unpack_without_a_prepared_set(tmp_path):
     with pytest.raises(ValueError, match="must hold imagenet_lt, prepared by tensorflow-datasets"):
-        prepare.unpack("imagenet_lt", {}, tmp_path)
+        tfds_images.unpack("imagenet_lt", {}, tmp_path)
     flags = ("--dataset=folder", f"--data_dir={tmp_path}", f"--unpack={tmp_path}")
     errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
     assert "--unpack is for places_lt, imagenet_lt, inaturalist2018" in errors
@@ -158,7 +158,7 @@ def test_unpack_without_a_prepared_set(tmp_path):
     ],
 )
 def test_how_tensorflow_datasets_tells_an_image(dataset, path, told):
-    _, _, key = prepare.TFDS[dataset]
+    _, _, key = tfds_images.SETS[dataset]
     assert key(path) == told
 
 
