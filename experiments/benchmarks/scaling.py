@@ -1,15 +1,15 @@
-"""Time of LADER and its gradient against the number of classes and of replicas.
+"""Time and memory of LADER and its gradient against the number of classes and of replicas.
 
     python experiments/benchmarks/scaling.py --output=FILE.json
 
 A batch of 256 and 100 to 100,000 classes, value and gradient, each size in a process of its own;
-beside it softmax cross-entropy with its gradient on the same logits, in turns. Then 10,000 classes
-on 1, 2 and 4 replicas, parts of this CPU, with the floats that each sends. LADER reads the logits
-and writes their gradient, N·C floats each: growth should be linear in N·C.
+beside it softmax cross-entropy with its gradient on the same logits, in turns. Memory is what a
+step adds to the peak, in units of the logits' size, and holds the gradient; it is measured in whole
+pages, which are coarse for small logits. Then 10,000 classes on 1, 2 and 4 replicas, parts of this
+CPU, with the floats that each sends. LADER reads the logits and writes their gradient, N·C floats
+each: growth should be linear in N·C.
 """
 
-import concurrent.futures
-import multiprocessing
 import pathlib
 import sys
 import time
@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import binary
 import numpy as np
+import peak_memory
 import runs
 import tensorflow as tf
 from absl import flags
@@ -29,6 +30,7 @@ CLASSES = (100, 1_000, 10_000, 100_000)
 REPLICAS = (1, 2, 4)
 REPLICA_CLASSES = 10_000
 TURNS = 9
+WARM_UP_ROWS = 16
 
 
 def make_batch(num_classes):
@@ -38,28 +40,44 @@ def make_batch(num_classes):
     return rng.normal(size=(BATCH_SIZE, num_classes)).astype(np.float32), labels, counts
 
 
-def measure_classes(num_classes):
-    """Returns {"lader", "cross_entropy": [turns] seconds}."""
-    logits, labels, counts = make_batch(num_classes)
-    logits, labels = tf.constant(logits), tf.constant(labels)
+def make_steps(counts):
+    """Returns {name: function of labels and logits that gives the loss and its gradient}."""
 
-    def with_gradient(function):
-        @tf.function
-        def step(logits):
+    def with_gradient(loss):
+        # One trace for batches of any size: tracing takes memory too.
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None])])
+        def step(labels, logits):
             with tf.GradientTape() as tape:
                 tape.watch(logits)
-                value = function(logits)
+                value = loss(labels, logits)
             return value, tape.gradient(value, logits)
 
         return step
 
-    variants = {
-        "cross_entropy": with_gradient(
-            lambda f: tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, f))
-        ),
-        "lader": with_gradient(lambda f: lade_tf.ops.lader(f, labels, counts, 0.01)),
-    }
-    return in_turns({name: lambda step=step: step(logits) for name, step in variants.items()})
+    def cross_entropy(labels, logits):
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+    def lader(labels, logits):
+        return lade_tf.ops.lader(logits, labels, counts, 0.01)
+
+    return {"cross_entropy": with_gradient(cross_entropy), "lader": with_gradient(lader)}
+
+
+def measure_classes(num_classes):
+    """Returns {"lader", "cross_entropy": [turns] seconds}."""
+    logits, labels, counts = make_batch(num_classes)
+    batch = tf.constant(labels), tf.constant(logits)
+    steps = make_steps(counts)
+    return in_turns({name: lambda step=step: step(*batch) for name, step in steps.items()})
+
+
+def measure_memory(name, num_classes):
+    """Returns what a step takes beyond what was there, in units of the logits' size."""
+    logits, labels, counts = make_batch(num_classes)
+    step = make_steps(counts)[name]
+    step(labels[:WARM_UP_ROWS], logits[:WARM_UP_ROWS])
+    batch = tf.constant(labels), tf.constant(logits)
+    return round(peak_memory.growth(lambda: step(*batch)) / logits.nbytes, 2)
 
 
 def measure_replicas(replicas):
@@ -99,28 +117,28 @@ def in_turns(variants):
     return {name: values[2:] for name, values in seconds.items()}
 
 
-def in_a_process(function, argument):
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(function, argument).result()
-
-
 def main():
     started = time.monotonic()
     by_classes = {}
     for num_classes in CLASSES:
-        measured = in_a_process(measure_classes, num_classes)
+        measured = peak_memory.in_a_process(measure_classes, num_classes, environment={})
         lader, cross_entropy = (np.array(measured[name]) for name in ("lader", "cross_entropy"))
         size = BATCH_SIZE * num_classes
         by_classes[num_classes] = {
             "milliseconds": round(1e3 * float(np.median(lader)), 3),
             "ratio to cross-entropy": round(float(np.median(lader / cross_entropy)), 2),
             "nanoseconds per logit": round(1e9 * float(np.median(lader)) / size, 2),
+            "extra memory / logits": {
+                name: peak_memory.in_a_process(measure_memory, name, num_classes)
+                for name in measured
+            },
         }
         print(f"{num_classes:8} classes   {by_classes[num_classes]}")
     by_replicas, one = {}, None
     for replicas in REPLICAS:
-        seconds = float(np.median(in_a_process(measure_replicas, replicas)))
+        seconds = float(
+            np.median(peak_memory.in_a_process(measure_replicas, replicas, environment={}))
+        )
         one = one or seconds
         sent = 3 * REPLICA_CLASSES if replicas > 1 else 0
         by_replicas[replicas] = {

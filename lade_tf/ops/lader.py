@@ -173,8 +173,9 @@ def _terms(logits, labels, pi, occurrences, importance):
         row_factor = (of_cross_entropy / row_sum)[:, None]
 
         def of_columns():
-            column_factor = of_statistics[2] / column_sum
-            return exponentials * (row_factor * pi + row_weight[:, None] * column_factor)
+            # Written so that one array besides the exponentials is enough.
+            column_factor = of_statistics[2] / column_sum / pi
+            return (row_weight[:, None] * column_factor + row_factor) * pi * exponentials
 
         def of_vanished_columns():
             log_sum = _column_log_sum(logits, importance)
@@ -182,10 +183,14 @@ def _terms(logits, labels, pi, occurrences, importance):
             share = tf.math.multiply_no_nan(share, importance[:, None])
             return exponentials * (row_factor * pi) + share
 
+        def with_own(gradient):
+            return tf.tensor_scatter_nd_add(gradient(), places, of_own)
+
         of_own = tf.gather(of_statistics[1], labels) * occurrences - of_cross_entropy
         places = tf.stack([tf.range(tf.size(labels)), labels], axis=1)
-        of_logits = tf.cond(vanished, of_vanished_columns, of_columns)
-        of_logits = tf.tensor_scatter_nd_add(of_logits, places, of_own)
+        of_logits = tf.cond(
+            vanished, lambda: with_own(of_vanished_columns), lambda: with_own(of_columns)
+        )
         return of_logits, None, None, None, None
 
     return (cross_entropy, tf.stack(rows)), gradient

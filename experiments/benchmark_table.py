@@ -1,0 +1,94 @@
+"""All benchmarks in one table: what, against what, what to reach, what was reached.
+
+`table` reads the JSON files of experiments/results/benchmarks; one that is missing is "not run".
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import runs
+
+SIZES = {"256x100": 0.5, "128x365": 0.5, "256x1000": 0.25, "256x8142": 0.15}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        file: the benchmark, of experiments/benchmarks, and its results.
+        what: what is measured.
+        against: what it is compared with.
+        bound: the number to reach.
+        value: content of the JSON file → number.
+        at_least: whether more is better.
+    """
+
+    file: str
+    what: str
+    against: str
+    bound: float
+    value: Callable
+    at_least: bool = False
+
+
+def _of_size(size):
+    """Returns the rows of loss.py at one size."""
+    shape = size.replace("x", " × ")
+
+    def in_graph(name):
+        return lambda result: result["sizes"][size]["in a graph"][name]
+
+    def memory(result):
+        extra = result["sizes"][size]["extra_memory"]
+        return max(extra["lade, graph"], extra["lade, xla"])
+
+    what = f"LADE and its gradient, {shape}"
+    return (
+        Row("loss", what, "PyTorch, C × N masks", SIZES[size], in_graph("lade / pytorch")),
+        Row("loss", what, "cross-entropy", 1.5, in_graph("lade / cross-entropy")),
+        Row("loss", f"its extra memory, {shape}", "the logits", 3, memory),
+    )
+
+
+def _median(name):
+    return lambda result: result[name]["median"]
+
+
+def _epoch(precision):
+    return lambda result: result["precisions"][precision]["lade_tf / pytorch"]["median"]
+
+
+BASE = "import tensorflow, keras"
+ROWS = (
+    *(row for size in SIZES for row in _of_size(size)),
+    Row("train_step", "step with LADE", "with softmax", 1.02, _median("lade / cross-entropy")),
+    Row("epoch", "images/s, float32", "PyTorch", 1.0, _epoch("float32"), at_least=True),
+    Row("epoch", "images/s, bfloat16", "PyTorch", 1.0, _epoch("bfloat16"), at_least=True),
+    Row(
+        "evaluate",
+        "11 priors, all metrics, 10,000 × 100",
+        "11 × softmax + argmax",
+        8,
+        lambda result: result["results"]["CIFAR-100"]["ratio"],
+    ),
+    Row("adapt", "export, prior stored", "without one", 1.01, _median("stored prior / no prior")),
+    Row("adapt", "export, prior given", "without one", 1.01, _median("given prior / no prior")),
+    Row("startup", "`import lade_tf`", f"`{BASE}`", 1.1, _median(f"import lade_tf / {BASE}")),
+    Row("startup", "`train.py --help`", f"`{BASE}`", 1.1, _median(f"train.py --help / {BASE}")),
+)
+
+
+def table(folder):
+    """Returns the Markdown table of the results in `folder`, a pathlib.Path."""
+    lines = ["| benchmark | what | against | to reach | reached |", "|---|---|---|---|---|"]
+    for row in ROWS:
+        path = folder / f"{row.file}.json"
+        reached = "not run"
+        if path.exists():
+            value = row.value(runs.read_json(path))
+            met = value >= row.bound if row.at_least else value <= row.bound
+            reached = f"{value:.4g}" if met else f"**{value:.4g}, missed**"
+        bound = f"{'≥' if row.at_least else '≤'} {row.bound:g}"
+        lines.append(f"| {row.file}.py | {row.what} | {row.against} | {bound} | {reached} |")
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""How long the library and a binary take to start, as ratios measured in one run.
+
+    python experiments/benchmarks/startup.py --output=FILE.json
+
+Fresh processes take turns: `import tensorflow, keras`, which nobody here can do without, then
+`import lade_tf` and `train.py --help`. Shown are the medians of the turns' ratios to the first.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import binary
+import numpy as np
+import runs
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("turns", 9, "Processes of each that are timed.", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write.")
+
+ROOT = pathlib.Path(__file__).parents[2]
+BASE = "import tensorflow, keras"
+COMMANDS = {
+    BASE: ("-c", BASE),
+    "import lade_tf": ("-c", "import lade_tf"),
+    "train.py --help": (str(ROOT / "experiments" / "train.py"), "--help"),
+}
+
+
+def start(*arguments):
+    """Runs Python to its end, quietly."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    # absl ends --help with 1.
+    if process.returncode and "--help" not in arguments:
+        raise OSError(f"python {' '.join(arguments)} failed: {process.stderr}")
+
+
+def measure(turns):
+    """Returns {command: seconds [turns]}, after a turn that isn't counted."""
+    seconds = {name: [] for name in COMMANDS}
+    for _ in range(turns + 1):
+        for name, arguments in COMMANDS.items():
+            started = time.perf_counter()
+            start(*arguments)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
+
+
+def main():
+    binary.check_new_file(FLAGS.output)
+    started = time.monotonic()
+    seconds = measure(FLAGS.turns)
+    result = {}
+    for name in list(COMMANDS)[1:]:
+        ratios = np.percentile(seconds[name] / seconds[BASE], [25, 50, 75])
+        low, median, high = (round(float(value), 3) for value in ratios)
+        result[f"{name} / {BASE}"] = {"median": median, "quartiles": [low, high]}
+    result["median_seconds"] = {n: round(float(np.median(s)), 2) for n, s in seconds.items()}
+    for name, value in result.items():
+        print(f"{name:48}{value}")
+    if FLAGS.output:
+        took = {"seconds": round(time.monotonic() - started, 1)}
+        runs.write_json(FLAGS.output, {**result, **took, **runs.provenance()})
+
+
+if __name__ == "__main__":
+    binary.run(main)

@@ -1,0 +1,66 @@
+"""Every benchmark runs at a tiny size and writes what the table of benchmarks reads."""
+
+import json
+
+import benchmark_table
+import pytest
+from binaries import start
+
+
+def run_benchmark(name, *flags, cwd):
+    """Runs a benchmark in a process of its own and returns what it wrote."""
+    process = start(f"benchmarks/{name}.py", *flags, f"--output={name}.json", cwd=cwd)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    return json.loads((cwd / f"{name}.json").read_text())
+
+
+def reached(name, folder):
+    """Returns the last cells of a benchmark's rows."""
+    rows = benchmark_table.table(folder).splitlines()
+    return [row.split("|")[-2].strip() for row in rows if row.startswith(f"| {name}.py")]
+
+
+@pytest.mark.slow
+def test_loss_is_measured(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--sizes=8x10", "--turns=1", "--processes=1", "--memory_floats=100000")
+    row = run_benchmark("loss", *flags, cwd=tmp_path)["sizes"]["8x10"]
+    assert row["least_bytes"] == 2 * 8 * 10 * 4 and row["in a graph"]["lade / pytorch"] > 0
+
+
+@pytest.mark.slow
+def test_an_epoch_is_measured(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--batch_size=8", "--epoch_steps=2", "--turns=1", "--precisions=float32")
+    result = run_benchmark("epoch", *flags, cwd=tmp_path)
+    assert result["parameters"] == 550_388, "of both networks"
+    result = result["precisions"]["float32"]
+    assert result["lade_tf / pytorch"]["median"] > 0
+    assert any("Conv2D" in name for name in result["share of our operations' time"])
+
+
+@pytest.mark.slow
+def test_serving_with_a_prior_is_measured(tmp_path):
+    run_benchmark("adapt", "--batch_size=2", "--turns=1", cwd=tmp_path)
+    assert len(reached("adapt", tmp_path)) == 2 and "not run" not in reached("adapt", tmp_path)
+
+
+@pytest.mark.slow
+def test_starting_is_measured(tmp_path):
+    run_benchmark("startup", "--turns=1", cwd=tmp_path)
+    assert len(reached("startup", tmp_path)) == 2 and "not run" not in reached("startup", tmp_path)
+
+
+def test_what_is_missed_and_what_was_not_run_is_said(tmp_path):
+    adapt = {
+        "stored prior / no prior": {"median": 1.005},
+        "given prior / no prior": {"median": 1.03},
+    }
+    (tmp_path / "adapt.json").write_text(json.dumps(adapt))
+    ratios = {"float32": 1.2, "bfloat16": 0.9}
+    epoch = {name: {"lade_tf / pytorch": {"median": ratio}} for name, ratio in ratios.items()}
+    (tmp_path / "epoch.json").write_text(json.dumps({"precisions": epoch}))
+    assert reached("adapt", tmp_path) == ["1.005", "**1.03, missed**"]
+    assert reached("epoch", tmp_path) == ["1.2", "**0.9, missed**"]
+    assert set(reached("loss", tmp_path)) == {"not run"}
