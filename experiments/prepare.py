@@ -9,7 +9,13 @@ Where tensorflow-datasets has prepared a set, `--unpack` writes its images, byte
 files that the lists name, which then lie in PATH beside them:
 
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH --unpack=TFDS_FOLDER
+
+Where many small files are slow, `--tfrecords` packs the images that the lists name into a few large
+ones in PATH/tfrecords. The data set is then read from there, in the same order, and with the lists
+that is all it needs.
 """
+
+import os
 
 import binary
 import numpy as np
@@ -17,7 +23,7 @@ import tfds_images
 from absl import flags
 
 import lade_tf
-from lade_tf.data import exif, folder, image_lists, imagenet, inaturalist, places
+from lade_tf.data import exif, folder, image_lists, imagenet, inaturalist, places, records
 from lade_tf.metrics.accuracy import shot_groups
 
 FLAGS = flags.FLAGS
@@ -26,6 +32,7 @@ flags.DEFINE_enum("dataset", None, lade_tf.data.NAMES, "Data set.", required=Tru
 flags.DEFINE_string("data_dir", None, "Its folder; what lies there, `load` in lade_tf/data says.")
 flags.DEFINE_bool("decode", False, "Decode every image and list those that can't be.")
 flags.DEFINE_string("unpack", None, "Prepared tensorflow-datasets folder to take images from.")
+flags.DEFINE_bool("tfrecords", False, "Pack the images into TFRecords in --data_dir.")
 
 READERS = {
     "places_lt": places,
@@ -92,12 +99,27 @@ def check_files(dataset, data_dir):
     problems = wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
+    if FLAGS.tfrecords:
+        pack(data_dir, splits)
+
+
+def pack(data_dir, splits):
+    """Writes the images into TFRecords and says so."""
+    # Without lists it's the files that tell what images there are.
+    if os.path.isdir(splits["train"].source):
+        raise ValueError("--tfrecords needs train.csv and test.csv (or val.csv) in --data_dir")
+    content = {split: (images.paths, images.labels.tolist()) for split, images in splits.items()}
+    shards = records.write(splits["train"].folder, content)
+    images = sum(len(images.paths) for images in splits.values())
+    print(f"{images:,} images packed into {shards:,} TFRecords; their files aren't needed any more")
 
 
 def main():
     dataset, data_dir = FLAGS.dataset, FLAGS.data_dir
     if FLAGS.unpack and dataset not in tfds_images.SETS:
         raise ValueError(f"--unpack is for {', '.join(tfds_images.SETS)}; got --dataset={dataset}")
+    if FLAGS.tfrecords and dataset not in READERS:
+        raise ValueError(f"--tfrecords is for {', '.join(READERS)}; got --dataset={dataset}")
     if dataset in READERS:
         try:
             check_files(dataset, data_dir)

@@ -169,8 +169,9 @@ def profiled():
     total = collections.Counter()
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):
-            name, _, operation = plane.event_metadata[event.metadata_id].name.rpartition(":")
-            if name and operation.isidentifier():  # the executor's events are "name:Operation"
+            # "name:Operation"; the executor's own events, which hold these, have "::".
+            name, _, operation = plane.event_metadata[event.metadata_id].name.partition(":")
+            if name and operation.isidentifier():
                 total[operation] += event.duration_ps
     whole = sum(total.values())
     return {name: round(t / whole, 3) for name, t in total.most_common(SHOWN_OPERATIONS)}

@@ -1,9 +1,13 @@
 """Which way up a camera held its sensor."""
 
+import io
+import re
 import warnings
 
 import numpy as np
 from PIL import Image
+
+from lade_tf.data import records
 
 ORIENTATION = 0x0112  # The number of the tag.
 UPRIGHT = 1
@@ -15,7 +19,7 @@ def orientations(files):
     About 0.1 ms an image.
 
     Args:
-        files: file names.
+        files: names of files or places in TFRecords.
 
     Returns:
         [files] uint8, 1 to 8; 1, upright, where there is none, it isn't one of these or the file
@@ -29,6 +33,8 @@ def orientations(files):
 
 def _orientation(file):
     try:
+        if re.fullmatch(records.PLACE, str(file)):
+            file = io.BytesIO(records.read(file).numpy())
         with Image.open(file) as image:
             # Without this, Pillow decodes a whole PNG in search of it.
             if "exif" not in image.info:

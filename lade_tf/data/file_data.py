@@ -11,6 +11,7 @@ from lade_tf.checks import check_choice, check_integer, check_number
 from lade_tf.data import color_jitter, image_decoding, mixup, philox, policies, resized_crop
 from lade_tf.data.file_reading import read_files
 from lade_tf.data.samplers import SAMPLERS, epoch_sampler, epoch_seed
+from lade_tf.data.streams import prefetched
 
 AUGMENTATIONS = ("standard", "randaugment")
 
@@ -23,7 +24,7 @@ class FileSplit:
     """Image files and their labels.
 
     Attributes:
-        paths: absolute file names.
+        paths: absolute file names, or places in TFRecords (lade_tf/data/records.py).
         labels: [files] int32.
         orientations: [files] uint8, EXIF orientations 1 to 8 to undo, or None to show every image
             as it is stored.
@@ -218,7 +219,7 @@ class FileData:
         stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches)
         num_batches = (epochs - initial_epoch) * steps
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return stream.prefetch(PREFETCHED_BATCHES)
+        return prefetched(stream, PREFETCHED_BATCHES)
 
     def test_batches(self, batch_size):
         """Streams every test image once, in stored order, as `plain_batches` does."""
@@ -256,7 +257,7 @@ class FileData:
         stream = stream.map(lambda files, images: (images, tf.gather(labels, files)))
         num_batches = -(-len(part.paths) // batch_size)
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return stream.prefetch(PREFETCHED_BATCHES)
+        return prefetched(stream, PREFETCHED_BATCHES)
 
     def _draw(self, batch_size, step_seed):
         # Other numbers than the policy's and mixup's, which fold in 1 and 2.

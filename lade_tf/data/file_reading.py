@@ -4,6 +4,7 @@ import os
 
 import tensorflow as tf
 
+from lade_tf.data import records
 from lade_tf.data.image_decoding import PARALLEL_FILES, bad_image_reason
 
 
@@ -15,7 +16,7 @@ def read_files(paths, files, elements, load):
     the latter is bad.
 
     Args:
-        paths: [paths] strings.
+        paths: [paths] strings, names of files or places in TFRecords.
         files: data set of positions in `paths`, scalar int32.
         elements: data set of the same positions, each perhaps in a tuple with other things.
         load: function of a file's contents and the element that returns the image, of static
@@ -27,7 +28,7 @@ def read_files(paths, files, elements, load):
     """
 
     def load_file(file, *rest):
-        return file, load(tf.io.read_file(paths[file]), file, *rest)
+        return file, load(records.read(paths[file]), file, *rest)
 
     def check(wanted, loaded):
         file, image = loaded

@@ -8,6 +8,7 @@ import tensorflow as tf
 from lade_tf.checks import check_choice, check_number
 from lade_tf.data import mixup, policies
 from lade_tf.data.samplers import SAMPLERS, epoch_sampler, epoch_seed
+from lade_tf.data.streams import prefetched
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
 PARALLEL_BATCHES = 2
@@ -181,7 +182,7 @@ class ImageData:
         )
         num_batches = (epochs - initial_epoch) * self.steps_per_epoch(batch_size)
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
-        return stream.prefetch(PARALLEL_BATCHES)
+        return prefetched(stream, PARALLEL_BATCHES)
 
     def batch_functions(
         self, batch_size, epochs, seed, sampler="instance", augment="standard", mixup_alpha=None
@@ -249,7 +250,8 @@ class ImageData:
         part = getattr(self, split)
         stream = tf.data.Dataset.from_tensor_slices((part.images, part.labels))
         stream = stream.batch(batch_size)
-        return stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(1)
+        stream = stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
+        return prefetched(stream, 1)
 
 
 def _check_array(array, dtype, rank, name):

@@ -12,6 +12,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from lade_tf.data import records
+
 # Files that are decoded at the same time, one on each core that this process may use: decoding
 # keeps a core busy, and each may hold a large image.
 PARALLEL_FILES = (
@@ -75,7 +77,7 @@ def find_bad_images(paths):
     """Decodes every file and says which ones can't be.
 
     Args:
-        paths: file names.
+        paths: names of files or places in TFRecords.
 
     Returns:
         [(path, reason)], in the order of `paths`.
@@ -108,7 +110,7 @@ def bad_image_reason(path):
 
 
 def _decode_whole(path):
-    contents = tf.io.read_file(path)
+    contents = records.read(path)
     # At 1/8 of its size a JPEG is read as thoroughly, in 2/3 of the time and little memory.
     return tf.cond(
         tf.io.is_jpeg(contents),

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pathlib
 import numpy as np
 
 from lade_tf.checks import check_choice
+from lade_tf.data import records
 from lade_tf.data.file_data import FileData, FileSplit
 from lade_tf.data.image_decoding import find_bad_images
 
@@ -34,10 +36,11 @@ class ImageList:
     paths: tuple[str, ...]
     labels: np.ndarray
 
-    @property
+    @functools.cached_property
     def files(self):
-        """Absolute file names."""
-        return tuple(os.path.join(self.folder, path) for path in self.paths)
+        """Absolute file names; of images in TFRecords their places there."""
+        places = records.read_index(self.folder)
+        return tuple(places.get(path) or os.path.join(self.folder, path) for path in self.paths)
 
 
 def image_list(source, folder, paths, labels):
@@ -227,7 +230,11 @@ def find_problems(splits, num_classes):
             seen[path] = images.source
         if twice:
             problems.append(f"{images.source} names images a second time: {_few(twice)}")
-        missing = [path for path in images.paths if not os.path.isfile(f"{images.folder}/{path}")]
+        missing = [
+            path
+            for path, file in zip(images.paths, images.files, strict=True)
+            if not records.exists(file)
+        ]
         if missing:
             problems.append(
                 f"{len(missing):,} of the {len(images.paths):,} images of {images.source} are "

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from lade_tf.data import image_lists
+from lade_tf.data import image_lists, records
 
 CLASSES = 1000
 SIZES = {"train": 115846, "val": 20000, "test": 50000}
@@ -67,6 +67,7 @@ def _as_laid_out(test, class_names):
         for label, name in zip(test.labels.tolist(), names, strict=True)
     ]
     for paths in (test.paths, side_by_side, by_class):
-        if os.path.exists(os.path.join(test.folder, paths[0])):
-            return dataclasses.replace(test, paths=tuple(paths))
+        laid_out = dataclasses.replace(test, paths=tuple(paths))
+        if records.exists(laid_out.files[0]):
+            return laid_out
     return test

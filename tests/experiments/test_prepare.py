@@ -1,6 +1,7 @@
 """prepare.py as a user calls it, on good and on broken folders."""
 
 import io
+import shutil
 
 import pytest
 import tensorflow as tf
@@ -169,3 +170,28 @@ def test_decode(folder):
     errors = run("prepare.py", *flags, cwd=folder, fails=True)
     assert f"- {folder}/train/a/7.jpg can't be decoded: " in errors
     assert errors.count("can't be decoded") == 1
+
+
+def test_tfrecords(folder):
+    for split, names in {"train": ("1", "2", "7"), "test": ("1",)}.items():
+        lines = [f"{split}/a/{name}.jpg,a" for name in names] + [f"{split}/b/1.jpg,b"]
+        (folder / f"{split}.csv").write_text("\n".join(["path,label", *lines]))
+    flags = ("--dataset=folder", f"--data_dir={folder}")
+    output = run("prepare.py", *flags, "--tfrecords", cwd=folder)
+    assert "6 images packed into 2 TFRecords; their files aren't needed any more" in output
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split)
+    output = run("prepare.py", *flags, "--decode", cwd=folder)
+    assert "1 images are turned upright" in output and "folder is ready" in output
+    assert "delete it to write it anew" in run(
+        "prepare.py", *flags, "--tfrecords", cwd=folder, fails=True
+    )
+
+
+def test_tfrecords_need_lists(folder):
+    flags = ("--dataset=folder", f"--data_dir={folder}", "--tfrecords")
+    errors = run("prepare.py", *flags, cwd=folder, fails=True)
+    assert "--tfrecords needs train.csv and test.csv (or val.csv) in --data_dir" in errors
+    assert not (folder / "tfrecords").exists()
+    errors = run("prepare.py", "--dataset=digits_lt", "--tfrecords", cwd=folder, fails=True)
+    assert "--tfrecords is for places_lt, imagenet_lt, inaturalist2018, folder" in errors
