@@ -3,8 +3,8 @@
     python experiments/benchmarks/epoch.py --output=FILE.json
 
 ResNet-32 (BBN variant), batches of 256 and CIFAR-100-LT's sizes with random pixels, in float32 and
-bfloat16, input included on both sides: every epoch starts its own pipeline of crops and flips.
-Here it is the recipe with LADE; in PyTorch the same network in channels-last with plain softmax
+bfloat16, crops and flips included on both sides. Here it is the recipe with LADE, one stream of
+batches for all epochs as in `fit`; in PyTorch the same network in channels-last with plain softmax
 cross-entropy, bfloat16 by autocast. Each variant has a process of its own and they take turns. All
 get the same allocator settings, which help both: freed memory is kept, in huge pages.
 
@@ -52,9 +52,9 @@ def our_epoch(precision, batch_size, steps):
     config = recipes.resolve("cifar100_lt", "lade", given)
     model = methods.build_trainee(config, data).model
     model.make_train_function()
+    batches = iter(methods.train_batches(config, data, initial_epoch=0))
 
     def epoch():
-        batches = iter(methods.train_batches(config, data, initial_epoch=0))
         for _ in range(steps):
             model.train_function(batches)
 
