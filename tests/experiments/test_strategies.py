@@ -6,6 +6,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import strategies
+import tensorflow as tf
 from binaries import run
 
 # The learning rate is small: rounding differs, and training amplifies it.
@@ -63,3 +65,12 @@ def test_deterministic_runs_are_equal_bit_for_bit(tmp_path):
         run("train.py", *FLAGS, *MORE, "--deterministic", f"--run_dir={name}", cwd=tmp_path)
     for name, array in weights(tmp_path / "one").items():
         np.testing.assert_array_equal(weights(tmp_path / "other")[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [([], []), (["GPU:0"], [1])])
+def test_beside_a_gpu_operations_have_one_thread(monkeypatch, gpus, expected):
+    threads = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
+    strategies.make("one_device")
+    assert threads == expected
