@@ -43,11 +43,11 @@ def _of_size(size):
         extra = result["sizes"][size]["extra_memory"]
         return max(extra["lade, graph"], extra["lade, xla"])
 
-    what = f"LADE and its gradient, {shape}"
+    what = f"LADE and its gradient, XLA, {shape}"
     return (
         Row("loss", what, "PyTorch, C × N masks", SIZES[size], in_graph("lade / pytorch")),
         Row("loss", what, "cross-entropy", 1.5, in_graph("lade / cross-entropy")),
-        Row("loss", f"its extra memory, {shape}", "the logits", 3, memory),
+        Row("loss", f"its extra memory, XLA or not, {shape}", "the logits", 3, memory),
     )
 
 
@@ -71,6 +71,22 @@ ROWS = (
         "11 × softmax + argmax",
         8,
         lambda result: result["results"]["CIFAR-100"]["ratio"],
+    ),
+    Row(
+        "input_pipeline",
+        "224-pixel training images/s",
+        "Pillow, one core each",
+        1.6,
+        lambda result: result["variants"]["training"]["ratio_to_pillow"],
+        at_least=True,
+    ),
+    Row(
+        "input_pipeline",
+        "the same, two cores",
+        "one core",
+        1.7,
+        lambda result: result["two_cores_over_one"],
+        at_least=True,
     ),
     Row("adapt", "export, prior stored", "without one", 1.01, _median("stored prior / no prior")),
     Row("adapt", "export, prior given", "without one", 1.01, _median("given prior / no prior")),
