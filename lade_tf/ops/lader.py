@@ -143,17 +143,17 @@ def _terms(logits, labels, pi, occurrences, importance):
     num_classes = logits.shape[1]
     row_max = tf.reduce_max(logits, axis=1)
     # The exponentials of both terms. Priors and weights multiply them: added to the logits as logs
-    # they would round away the last digits of large logits. The sums are products with a vector,
-    # which GPUs, unlike those of matrices, don't round to TF32.
-    exponentials = tf.exp(logits - row_max[:, None])
-    row_sum = tf.linalg.matvec(exponentials, pi)
+    # they would round away the last digits of large logits.
+    exponentials = tf.exp(logits - row_max[:, None]) * pi
+    row_sum = tf.reduce_sum(exponentials, axis=1)
     own = tf.gather(logits, labels, batch_dims=1)
     cross_entropy = tf.math.log(row_sum / tf.gather(pi, labels)) + (row_max - own)
 
     # An example that doesn't occur mustn't even be the highest.
     highest = _finite(tf.reduce_max(tf.where(importance > 0, row_max, -float("inf"))))
     row_weight = tf.math.multiply_no_nan(tf.exp(row_max - highest), importance)
-    column_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True)
+    # A product with a vector, which GPUs, unlike those of matrices, don't round to TF32.
+    column_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True) / pi
     # A column far below its rows' highest logits has vanished: it needs a maximum of its own.
     vanished = tf.reduce_any(column_sum < SMALLEST_COLUMN_SUM)
     log_sum = tf.cond(
@@ -174,14 +174,14 @@ def _terms(logits, labels, pi, occurrences, importance):
 
         def of_columns():
             # Written so that one array besides the exponentials is enough.
-            column_factor = of_statistics[2] / column_sum / pi
-            return (row_weight[:, None] * column_factor + row_factor) * pi * exponentials
+            column_factor = of_statistics[2] / (column_sum * pi)
+            return (row_weight[:, None] * column_factor + row_factor) * exponentials
 
         def of_vanished_columns():
             log_sum = _column_log_sum(logits, importance)
             share = tf.exp(logits - _finite(log_sum)) * of_statistics[2]
             share = tf.math.multiply_no_nan(share, importance[:, None])
-            return exponentials * (row_factor * pi) + share
+            return exponentials * row_factor + share
 
         def with_own(gradient):
             return tf.tensor_scatter_nd_add(gradient(), places, of_own)
