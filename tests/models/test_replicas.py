@@ -46,7 +46,9 @@ def test_trained_weights_are_those_of_one_device(kind, estimator, jit_compile):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
         if kind == "model":
             for name, values in history.items():
-                np.testing.assert_allclose(actual_history[name], values, rtol=1e-5, err_msg=name)
+                # LADER is a small difference of numbers around 1.
+                close = {"rtol": 1e-5, "atol": 1e-6}
+                np.testing.assert_allclose(actual_history[name], values, **close, err_msg=name)
 
 
 def test_only_collectives_and_the_optimizer_are_outside_the_compiled_parts():
