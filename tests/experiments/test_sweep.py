@@ -274,7 +274,10 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
 
 def stop(flags, history, epochs, number, cwd):
     """Starts a sweep and stops it by a signal once a run has some epochs; returns its output."""
+    # Tests that run in the background ignore Ctrl-C, and so would the processes that they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start("sweep.py", *flags, cwd=cwd)
+    signal.signal(signal.SIGINT, before)
     while len(history.read_history()) < epochs:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
