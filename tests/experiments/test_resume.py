@@ -75,10 +75,12 @@ def check_kill_and_resume(tmp_path, *flags, seconds):
     return json.loads((whole / "run" / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_killed_digits_run_resumes_exactly(tmp_path):
     check_kill_and_resume(tmp_path, *TINY[:1], "--epochs=40", seconds=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--ema=0.9",)])
 def test_a_digits_run_that_is_told_to_stop_goes_on_inside_the_epoch(more, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -15,6 +15,7 @@ SHARES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("estimator", lade_tf.ops.ESTIMATORS)
 @pytest.mark.parametrize("name", SHARES)
