@@ -15,7 +15,6 @@ SHARES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("estimator", lade_tf.ops.ESTIMATORS)
 @pytest.mark.parametrize("name", SHARES)
@@ -34,6 +33,7 @@ def test_value_and_gradient_are_those_of_the_global_batch(name, estimator, weigh
     assert sent == [(1, 3, 4)] * len(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "estimator", "jit_compile"),
     [("model", "paper", False), ("loss", "reference", False), ("model", "reference", True)],
