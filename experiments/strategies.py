@@ -25,7 +25,7 @@ def make(name, replicas=None):
     if gpus:
         # The CPU only makes batches then, several images at a time. Threads inside an operation
         # get in their way: on two cores a pipeline of photographs is 1.2 times as fast as on one,
-        # without them 1.9 times.
+        # without them 1.7 times (benchmarks/input_pipeline.py).
         tf.config.threading.set_intra_op_parallelism_threads(1)
     if name == "multi_worker":
         return _multi_worker(replicas)

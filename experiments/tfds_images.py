@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from lade_tf.data import records
+
 # tensorflow-datasets' name of the set, the feature that tells an image from others, and how the
 # path in a list tells it.
 SETS = {
@@ -26,7 +28,7 @@ def unpack(dataset, splits, tfds_dir):
         key(path): file
         for images in splits.values()
         for path, file in zip(images.paths, images.files, strict=True)
-        if not os.path.exists(file)
+        if not records.exists(file)
     }
     missing = len(files)
     for split in builder.info.splits:

@@ -10,7 +10,7 @@ import tfds_images
 from binaries import run
 from PIL import Image
 
-from lade_tf.data import places
+from lade_tf.data import places, records
 
 HEADER = "split  images  classes  largest  smallest  many  medium  few"
 
@@ -140,6 +140,10 @@ def test_unpack_takes_the_bytes_as_they_are(tmp_path, folder):
     assert tfds_images.unpack("places_lt", splits, tmp_path / "tfds") == 1
     assert tfds_images.unpack("places_lt", splits, tmp_path / "tfds") == 0
     assert (tmp_path / "data" / name).read_bytes() == content
+    records.write(tmp_path / "data", {"train": ([name], [1])})
+    _, splits = places.read(tmp_path / "data")
+    (tmp_path / "data" / name).unlink()
+    assert tfds_images.unpack("places_lt", splits, tmp_path / "tfds") == 0, "it is packed"
 
 
 def test_unpack_without_a_prepared_set(tmp_path):
