@@ -44,6 +44,8 @@ def read_files(paths, files, elements, load):
     # So that there is something to compare with where the last image is bad.
     blank = (-1, tf.zeros(loaded.element_spec[1].shape))
     loaded = loaded.ignore_errors().concatenate(tf.data.Dataset.from_tensors(blank).repeat())
+    # Not batch by batch: TensorFlow fuses this map with the batching that follows, and so copies
+    # each image while it is in the cache. Comparing whole batches took 0.05 ms an image more.
     return tf.data.Dataset.zip(files, loaded).map(check)
 
 
