@@ -2,13 +2,13 @@
 
     python experiments/benchmarks/input_pipeline.py --images=FOLDER --output=FILE.json
 
-Decoding alone, decoding of a random crop, and all that training does: read, decode and crop,
-resize, mirror, colour jitter, make a batch. Pillow does all of that too, in one thread of the same
-process, which is bound to one core; the variants take turns. Their speeds are in seconds of that
-core's time, which other work on the machine hardly changes. Training batches also come from two
-cores, in a process of their own, and are timed by the clock: that wants an idle machine. Shown are
-the fastest turns. Operations have one thread each, as train.py has it where there is a GPU. Memory
-is that of a process that only makes training batches. Linux only.
+Decoding alone, and the steps of training one by one: decoding of a random crop, then resizing too,
+then colour jitter too, and all of it, with mirroring and making batches. Pillow does all of it, in
+one thread of the same process, which is bound to one core; the variants take turns. Their speeds
+are in seconds of that core's time, which other work on the machine hardly changes. Training batches
+also come from two cores, in a process of their own, and are timed by the clock: that wants an idle
+machine. Shown are the fastest turns. Operations have one thread each, as train.py has it where
+there is a GPU. Memory is that of a process that only makes training batches. Linux only.
 """
 
 import collections
@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image, ImageEnhance
 
-from lade_tf.data import FileData, FileSplit, image_decoding, resized_crop
+from lade_tf.data import FileData, FileSplit, color_jitter, image_decoding, records, resized_crop
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("images", None, "Folder of JPEG images, in subfolders or not.", required=True)
@@ -37,7 +37,14 @@ flags.DEFINE_integer("turns", 9, "Turns of each variant.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write.")
 
 BATCH_SIZE = 50
-VARIANTS = ("decode", "decode and crop", "training", "Pillow")
+VARIANTS = (
+    "decode",
+    "decode and crop",
+    "crop and resize",
+    "crop, resize and jitter",
+    "training",
+    "Pillow",
+)
 SIZE = 224
 JITTER = 0.4
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
@@ -52,32 +59,42 @@ def make_data(paths):
     return FileData("benchmark", ("image",), split, split, None, half, half, JITTER, SIZE)
 
 
-def decode(contents, _):
+def decode(contents, *_):
     return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def decode_and_crop(contents, draws):
+def decode_and_crop(contents, crop_draws, *_):
     def choose(height, width):
-        return resized_crop.random_window(height, width, draws)
+        return resized_crop.random_window(height, width, crop_draws)
 
     return image_decoding.decode_window(contents, choose, SIZE)
 
 
-def decoding_batches(paths, function):
-    """Streams shapes of images that `function` makes of a file's contents and a crop's numbers."""
+def crop_and_resize(contents, *draws):
+    return resized_crop.resize(decode_and_crop(contents, *draws), SIZE)
+
+
+def crop_resize_and_jitter(contents, crop_draws, factors, order):
+    return color_jitter.color_jitter(crop_and_resize(contents, crop_draws), factors, order)
+
+
+def single_pixels(paths, function):
+    """Streams a number of each image that `function` makes of a file's contents and the draws."""
     names = image_decoding.path_tensor(paths)
 
-    def draws(step):
-        return resized_crop.draw_crops(len(paths), tf.stack([tf.zeros_like(step), step]))
+    def draw(step):
+        seed = tf.stack([tf.zeros_like(step), step])
+        crops = resized_crop.draw_crops(len(paths), seed)
+        return (crops, *color_jitter.draw_jitter(len(paths), seed, JITTER))
 
     def load(position, draws):
-        contents = tf.io.read_file(names[position % len(paths)])
-        return tf.shape(function(contents, draws))
+        # Not the shape, for which TensorFlow would leave out what can't change it.
+        return function(records.read(names[position % len(paths)]), *draws)[0, 0, 0]
 
-    numbers = tf.data.Dataset.range(FOREVER).map(draws).unbatch()
+    numbers = tf.data.Dataset.range(FOREVER).map(draw).unbatch()
     elements = tf.data.Dataset.zip(tf.data.Dataset.range(FOREVER * len(paths)), numbers)
-    shapes = elements.map(load, num_parallel_calls=image_decoding.PARALLEL_FILES)
-    return shapes.batch(BATCH_SIZE)
+    pixels = elements.map(load, num_parallel_calls=image_decoding.PARALLEL_FILES)
+    return pixels.batch(BATCH_SIZE)
 
 
 def pillow_batches(paths):
@@ -150,8 +167,10 @@ def measure(paths, turns, names):
     batches = len(paths) // BATCH_SIZE
     training = make_data(paths).train_batches(BATCH_SIZE, FOREVER, seed=0)
     variants = {
-        "decode": make_run(decoding_batches(paths, decode), batches),
-        "decode and crop": make_run(decoding_batches(paths, decode_and_crop), batches),
+        "decode": make_run(single_pixels(paths, decode), batches),
+        "decode and crop": make_run(single_pixels(paths, decode_and_crop), batches),
+        "crop and resize": make_run(single_pixels(paths, crop_and_resize), batches),
+        "crop, resize and jitter": make_run(single_pixels(paths, crop_resize_and_jitter), batches),
         "training": make_run(training, batches),
         "Pillow": lambda: timed(lambda: collections.deque(pillow_batches(paths), maxlen=0)),
     }
@@ -212,6 +231,7 @@ def main():
         "variants": {
             name: {
                 "images_per_core_second": round(speed["core"]),
+                "milliseconds": round(1e3 / speed["core"], 2),
                 "ratio_to_pillow": round(speed["core"] / one["Pillow"]["core"], 2),
             }
             for name, speed in one.items()
@@ -220,7 +240,7 @@ def main():
         "memory_mib": {"tensorflow_started": before, "peak": peak},
     }
     for name, result in results["variants"].items():
-        print(f"{name:18}{result}")
+        print(f"{name:25}{result}")
     print(f"training on two cores over one: {results['two_cores_over_one']}")
     print(f"memory in MiB: {results['memory_mib']}")
     if FLAGS.output:
