@@ -17,8 +17,21 @@ ATTEMPTS = 10
 
 
 def draw_crops(batch_size, seed):
-    """Draws what `random_window` needs, [batch, attempts, 4] float32 in [0, 1)."""
-    return philox.uniform([batch_size, ATTEMPTS, 4], seed)
+    """Draws what `random_window` needs, as far as it can be had without the image's size.
+
+    Args:
+        batch_size: how many images.
+        seed: [2] integers.
+
+    Returns:
+        [batch, attempts, 4] float32: the window's height and width, divided by the geometric mean
+        of the image's, and in [0, 1) where it lies, from top to bottom and from left to right.
+    """
+    draws = philox.uniform([batch_size, ATTEMPTS, 4], seed)
+    areas = MIN_AREA + (MAX_AREA - MIN_AREA) * draws[..., 0]
+    log_aspects = math.log(MIN_ASPECT) + math.log(MAX_ASPECT / MIN_ASPECT) * draws[..., 1]
+    sides = tf.sqrt(tf.stack([areas / tf.exp(log_aspects), areas * tf.exp(log_aspects)], axis=-1))
+    return tf.concat([sides, draws[..., 2:]], axis=-1)
 
 
 def random_window(height, width, draws):
@@ -34,29 +47,22 @@ def random_window(height, width, draws):
     Args:
         height: scalar int32, of the image.
         width: scalar int32, of the image.
-        draws: [attempts, 4] float32 in [0, 1): areas, aspect ratios, tops and lefts.
+        draws: [attempts, 4] float32, one image's of `draw_crops`.
 
     Returns:
         [4] int32: top, left, height, width.
     """
-    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    areas = rows * columns * (MIN_AREA + (MAX_AREA - MIN_AREA) * draws[:, 0])
-    log_aspects = math.log(MIN_ASPECT) + math.log(MAX_ASPECT / MIN_ASPECT) * draws[:, 1]
-    heights = tf.round(tf.sqrt(areas / tf.exp(log_aspects)))
-    widths = tf.round(tf.sqrt(areas * tf.exp(log_aspects)))
-    fits = (heights > 0) & (heights <= rows) & (widths > 0) & (widths <= columns)
-    tops = tf.floor(draws[:, 2] * (rows - heights + 1))
-    lefts = tf.floor(draws[:, 3] * (columns - widths + 1))
-    windows = tf.cast(tf.stack([tops, lefts, heights, widths], axis=1), tf.int32)
-    return tf.where(tf.reduce_any(fits), windows[tf.argmax(fits)], _fallback(height, width))
-
-
-def _fallback(height, width):
-    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    crop_height = tf.minimum(height, tf.cast(tf.round(columns / MIN_ASPECT), tf.int32))
-    crop_width = tf.minimum(width, tf.cast(tf.round(rows * MAX_ASPECT), tf.int32))
-    corner = [(height - crop_height) // 2, (width - crop_width) // 2]
-    return tf.stack([*corner, crop_height, crop_width])
+    # Every operation here runs for every image: few of them, each on heights and widths alike.
+    image = tf.cast(tf.stack([height, width]), tf.float32)
+    sides = tf.round(tf.sqrt(image[0] * image[1]) * draws[:, :2])
+    fits = tf.reduce_all((sides > 0) & (sides <= image), axis=1)
+    first = tf.argmax(fits)
+    corner = tf.floor(draws[first, 2:] * (image - sides[first] + 1))
+    # 4/3 bounds both sides, because the bounds of the aspect ratio are 3/4 and 4/3.
+    largest = tf.minimum(image, tf.round(MAX_ASPECT * image[::-1]))
+    central = tf.concat([tf.floor((image - largest) / 2), largest], axis=0)
+    window = tf.where(fits[first], tf.concat([corner, sides[first]], axis=0), central)
+    return tf.cast(window, tf.int32)
 
 
 def resize(image, size):

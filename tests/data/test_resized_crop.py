@@ -106,7 +106,8 @@ def test_extreme_images_get_the_central_window(height, width, expected):
 
 
 def test_fallback_within_the_aspect_ratios_is_the_whole_image():
-    never_fits = tf.fill([10, 4], 0.999)  # 4/3 wide and as large as the image.
+    # As large as the image, and 4/3 wide.
+    never_fits = tf.constant([[0.75**0.5, 0.75**-0.5, 0.999, 0.999]] * 10)
     window = random_window(tf.constant(300), tf.constant(300), never_fits)
     np.testing.assert_array_equal(window, (0, 0, 300, 300))
 
