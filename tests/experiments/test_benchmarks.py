@@ -16,9 +16,13 @@ def run_benchmark(name, *flags, cwd):
 
 
 def reached(name, folder):
-    """Returns the last cells of a benchmark's rows."""
+    """Returns what the cells of a benchmark's rows say was reached."""
     rows = benchmark_table.table(folder).splitlines()
-    return [row.split("|")[-2].strip() for row in rows if row.startswith(f"| {name}.py")]
+    return [row.split("|")[-3].strip() for row in rows if row.startswith(f"| {name}.py")]
+
+
+def write(path, result, cpu="some processor"):
+    path.write_text(json.dumps({**result, "hardware": {"cpu": cpu}}))
 
 
 @pytest.mark.slow
@@ -57,10 +61,18 @@ def test_what_is_missed_and_what_was_not_run_is_said(tmp_path):
         "stored prior / no prior": {"median": 1.005},
         "given prior / no prior": {"median": 1.03},
     }
-    (tmp_path / "adapt.json").write_text(json.dumps(adapt))
+    write(tmp_path / "adapt.json", adapt)
     ratios = {"float32": 1.2, "bfloat16": 0.9}
     epoch = {name: {"lade_tf / pytorch": {"median": ratio}} for name, ratio in ratios.items()}
-    (tmp_path / "epoch.json").write_text(json.dumps({"precisions": epoch}))
+    write(tmp_path / "epoch.json", {"precisions": epoch})
     assert reached("adapt", tmp_path) == ["1.005", "**1.03, missed**"]
     assert reached("epoch", tmp_path) == ["1.2", "**0.9, missed**"]
     assert set(reached("loss", tmp_path)) == {"not run"}
+
+
+def test_each_machine_that_measured_has_a_row(tmp_path):
+    ratio = {"stored prior / no prior": {"median": 1.0}, "given prior / no prior": {"median": 1.0}}
+    write(tmp_path / "adapt.json", ratio, cpu="AMD EPYC")
+    write(tmp_path / "adapt-intel.json", ratio, cpu="Intel(R) Xeon(R) Processor")
+    rows = [row for row in benchmark_table.table(tmp_path).splitlines() if "prior given" in row]
+    assert [row.split(" | ")[-1] for row in rows] == ["Intel(R) Xeon(R) |", "AMD EPYC |"]
