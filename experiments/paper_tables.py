@@ -299,6 +299,7 @@ def answer(results, epochs=None):
         "beat PC Softmax by more than the noise? CIFAR-100-LT, accuracy at uniform test labels, "
         "the first method's less the second's, in points."
     )
+    caption += f" Runs of {epochs} epochs." if epochs else ""
     return _comparison_table(ANSWER, caption, rows)
 
 

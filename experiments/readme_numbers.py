@@ -1,8 +1,8 @@
-"""Writes the README's numbers from the files under experiments/results.
+"""Writes the numbers of README.md and experiments/results/README.md from the measured files.
 
     python experiments/readme_numbers.py
 
-A block of the README between `<!-- NAME -->` and `<!-- end -->` is replaced by what the function of
+A block of a page between `<!-- NAME -->` and `<!-- end -->` is replaced by what the function of
 that name returns; a test asserts that none is out of date.
 """
 
@@ -18,7 +18,6 @@ import table_formats
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-README = ROOT / "README.md"
 SHIFTS = ("forward:50", "uniform", "backward:50")
 
 
@@ -72,6 +71,13 @@ def gaussian_toy():
 def full_recipe():
     """Table 2's rows that have run, published figures beside ours."""
     return _tables([paper_tables.build("2", paper_tables.Results(RESULTS))])
+
+
+def answer():
+    """What nobody has published, of the full recipe and of the short runs."""
+    found = paper_tables.Results(RESULTS)
+    tables = (paper_tables.answer(found, epochs) for epochs in (None, 30))
+    return _tables(table for table in tables if table)
 
 
 def shifted():
@@ -164,30 +170,23 @@ def speed():
     return "\n".join(rows)
 
 
-BLOCKS = {
-    block.__name__: block
-    for block in (
-        method_table,
-        results,
-        full_recipe,
-        shifted,
-        unknown_prior,
-        gaussian_toy,
-        benchmarks,
-        speed,
-    )
+PAGES = {
+    ROOT / "README.md": (full_recipe, method_table, gaussian_toy, benchmarks),
+    RESULTS / "README.md": (results, answer, shifted, unknown_prior, speed),
 }
 
 
-def updated(text):
-    """Returns the README's text with every block made anew."""
-    for name, block in BLOCKS.items():
+def update(page):
+    """Makes every block of a page anew."""
+    text = page.read_text()
+    for block in PAGES[page]:
+        name = block.__name__
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         replacement = rf"\g<1>{block().replace(chr(92), chr(92) * 2)}\n\g<2>"
         text, found = re.subn(pattern, replacement, text, flags=re.DOTALL)
         if found != 1:
-            raise ValueError(f"README.md must have one block <!-- {name} -->; it has {found}")
-    return text
+            raise ValueError(f"{page} must have one block <!-- {name} -->; it has {found}")
+    page.write_text(text)
 
 
 def _describe(config):
@@ -195,14 +194,14 @@ def _describe(config):
     name = label + (f" ({config['estimator']})" if config["estimator"] else "")
     # The row above "not adapted" is the one that the paper calls PC Softmax.
     name = "PC Softmax" if label == "Softmax" else name
-    return f"{name}, {config['epochs']} epochs, {config['precision']}"
+    return f"{name}, {config['epochs']} epochs, {config['precision']}, seed {config['seed']}"
 
 
 def _row(name, path, metrics):
     cells = [_percent(metrics[shift]["accuracy"]) if shift in metrics else "" for shift in SHIFTS]
     uniform = metrics["uniform"]
     groups = " / ".join(_percent(uniform[group]) for group in ("many", "medium", "few"))
-    link = path.parent.relative_to(ROOT)
+    link = path.parent.relative_to(RESULTS)
     return f"| [{name}]({link}) | {' | '.join(cells)} | {groups} | {uniform['ece']:.3f} |"
 
 
@@ -211,4 +210,5 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    for page in PAGES:
+        update(page)

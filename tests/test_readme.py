@@ -32,6 +32,15 @@ def test_two_commands_set_up_from_nothing_but_python():
     assert all(block.startswith("python3 -m venv .venv && .venv/bin/pip") for block in setup)
 
 
-@pytest.mark.parametrize("name", readme_numbers.BLOCKS)
-def test_the_numbers_are_those_of_the_committed_files(name):
-    assert f"<!-- {name} -->\n{readme_numbers.BLOCKS[name]()}\n<!-- end -->" in README
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [(page, block) for page, blocks in readme_numbers.PAGES.items() for block in blocks],
+)
+def test_the_numbers_are_those_of_the_committed_files(page, block):
+    assert f"<!-- {block.__name__} -->\n{block()}\n<!-- end -->" in page.read_text()
+
+
+@pytest.mark.parametrize("page", readme_numbers.PAGES)
+def test_what_a_page_links_to_is_there(page):
+    links = re.findall(r"[\w`]\]\(([\w./-]+)(?:#[\w-]+)?\)", page.read_text())
+    assert links and all((page.parent / link).exists() for link in links), links
