@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_integer, check_number
 from lade_tf.data import color_jitter, image_decoding, mixup, philox, policies, resized_crop
+from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_range, check_sampling
 from lade_tf.data.file_reading import read_files
-from lade_tf.data.samplers import SAMPLERS, epoch_sampler, epoch_seed
+from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import prefetched
 
 AUGMENTATIONS = ("standard", "randaugment")
@@ -44,10 +45,10 @@ class FileSplit:
         relative = next((path for path in self.paths if not os.path.isabs(path)), None)
         if relative is not None:
             raise ValueError(f"paths must be absolute; got {relative!r}")
-        _check_array(self.labels, np.int32, len(self.paths), "labels")
+        check_array(self.labels, np.int32, [len(self.paths)], "labels")
         if self.orientations is not None:
-            _check_array(self.orientations, np.uint8, len(self.paths), "orientations")
-            _check_range(self.orientations, 1, 8, "orientations")
+            check_array(self.orientations, np.uint8, [len(self.paths)], "orientations")
+            check_range(self.orientations, 1, 8, "orientations")
 
     @functools.cached_property
     def path_tensor(self):
@@ -68,7 +69,7 @@ class FileSplit:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FileData:
+class FileData(DataSet):
     """A training set, perhaps a validation set, and a test set of image files.
 
     Attributes:
@@ -101,29 +102,10 @@ class FileData:
     bad_images: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
-        for split in self.splits:
-            _check_range(getattr(self, split).labels, 0, self.num_classes - 1, f"{split} labels")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != 3:
-                raise ValueError(f"{name} must have 3 entries; got {getattr(self, name)}")
+        super().__post_init__()
         if check_number(self.jitter, "jitter", minimum=0) > 1:
             raise ValueError(f"jitter must be a number in [0, 1]; got {self.jitter!r}")
         check_integer(self.size, "size", minimum=1)
-
-    @property
-    def splits(self):
-        """The names of the splits there are: "train", "val" unless it is None, "test"."""
-        return ("train", "test") if self.val is None else ("train", "val", "test")
-
-    @property
-    def num_classes(self):
-        """How many classes there are."""
-        return len(self.class_names)
-
-    @property
-    def class_counts(self):
-        """Training images of every class, [classes] int64."""
-        return np.bincount(self.train.labels, minlength=self.num_classes).astype(np.int64)
 
     @property
     def image_shape(self):
@@ -134,19 +116,6 @@ class FileData:
     def pixel_max(self):
         """The value of a white pixel."""
         return 255
-
-    def steps_per_epoch(self, batch_size):
-        """Returns how many whole batches the training set gives; the remainder is dropped.
-
-        Raises:
-            ValueError: if `batch_size` is less than 1 or exceeds the training set.
-        """
-        size = len(self.train.labels)
-        if not 1 <= batch_size <= size:
-            raise ValueError(
-                f"batch_size must be 1 to {size}, the size of the training set; got {batch_size!r}"
-            )
-        return size // batch_size
 
     def train_batches(
         self,
@@ -184,14 +153,11 @@ class FileData:
                 `initial_epoch` is outside 0..`epochs`, for an unknown sampler or augmentation, or
                 a bad α.
         """
-        check_choice(sampler, SAMPLERS, "sampler")
+        check_sampling(sampler, mixup_alpha)
         # AutoAugment's policy and the size of Cutout's square are for images of 32 × 32.
         check_choice(augment, AUGMENTATIONS, f"augment for images of {self.size} × {self.size}")
-        if mixup_alpha is not None:
-            check_number(mixup_alpha, "mixup_alpha", above=0)
+        check_epochs(initial_epoch, epochs)
         steps = self.steps_per_epoch(batch_size)
-        if not 0 <= initial_epoch <= epochs:
-            raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
         sample = epoch_sampler(
             sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
         )
@@ -221,10 +187,6 @@ class FileData:
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
         return prefetched(stream, PREFETCHED_BATCHES)
 
-    def test_batches(self, batch_size):
-        """Streams every test image once, in stored order, as `plain_batches` does."""
-        return self.plain_batches("test", batch_size)
-
     def plain_batches(self, split, batch_size):
         """Streams every image of a split once, in stored order, the last batch as small as need be.
 
@@ -243,9 +205,7 @@ class FileData:
         Raises:
             ValueError: for another split, or if `batch_size` is less than 1.
         """
-        check_choice(split, self.splits, "split")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size!r}")
+        self._check_split(split, batch_size)
         part = getattr(self, split)
         labels = tf.constant(part.labels)
 
@@ -297,16 +257,3 @@ class FileData:
             return images, labels
         mixup_seed = tf.random.fold_in(step_seed, 2, alg="philox")
         return mixup.mixup(images, labels, mixup_seed, mixup_alpha)
-
-
-def _check_array(array, dtype, length, name):
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (length,):
-        is_array = isinstance(array, np.ndarray)
-        got = f"{array.dtype} {array.shape}" if is_array else type(array).__name__
-        raise ValueError(f"{name} must be an array of {np.dtype(dtype)}, [{length}]; got {got}")
-
-
-def _check_range(array, low, high, name):
-    wrong = array[(array < low) | (array > high)]
-    if wrong.size:
-        raise ValueError(f"{name} must be {low} to {high}; got {wrong[0]}")

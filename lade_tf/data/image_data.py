@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from lade_tf.checks import check_choice, check_number
 from lade_tf.data import mixup, policies
-from lade_tf.data.samplers import SAMPLERS, epoch_sampler, epoch_seed
+from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
+from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import prefetched
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
@@ -30,8 +30,8 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self):
-        _check_array(self.images, np.uint8, 4, "images")
-        _check_array(self.labels, np.int32, 1, "labels")
+        check_array(self.images, np.uint8, [None] * 4, "images")
+        check_array(self.labels, np.int32, [None], "labels")
         if len(self.images) != len(self.labels):
             raise ValueError(
                 f"labels must hold one label for each of the {len(self.images)} images; "
@@ -40,7 +40,7 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageData:
+class ImageData(DataSet):
     """A long-tailed training set and a balanced test set, decoded once and kept in memory.
 
     Attributes:
@@ -74,54 +74,19 @@ class ImageData:
     bad_images: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
-        for name in self.splits:
-            split = getattr(self, name)
-            _check_labels(split.labels, self.num_classes, name)
-            if split.images.shape[1:] != self.image_shape:
+        super().__post_init__()
+        for split in self.splits:
+            shape = getattr(self, split).images.shape[1:]
+            if shape != self.image_shape:
                 raise ValueError(
-                    f"{name} must hold images of shape {self.image_shape}, as train does; "
-                    f"got {split.images.shape[1:]}"
+                    f"{split} must hold images of shape {self.image_shape}, as train does; "
+                    f"got {shape}"
                 )
-        channels = self.image_shape[-1]
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != channels:
-                raise ValueError(
-                    f"{name} must have one entry for each of the {channels} channels; "
-                    f"got {getattr(self, name)}"
-                )
-
-    @property
-    def splits(self):
-        """The names of the splits there are: "train", "val" unless it is None, "test"."""
-        return ("train", "test") if self.val is None else ("train", "val", "test")
-
-    @property
-    def num_classes(self):
-        """How many classes there are."""
-        return len(self.class_names)
-
-    @property
-    def class_counts(self):
-        """Training images of every class, [classes] int64."""
-        return np.bincount(self.train.labels, minlength=self.num_classes).astype(np.int64)
 
     @property
     def image_shape(self):
         """(height, width, channels)."""
         return self.train.images.shape[1:]
-
-    def steps_per_epoch(self, batch_size):
-        """Returns how many whole batches the training set gives; the remainder is dropped.
-
-        Raises:
-            ValueError: if `batch_size` is less than 1 or exceeds the training set.
-        """
-        size = len(self.train.labels)
-        if not 1 <= batch_size <= size:
-            raise ValueError(
-                f"batch_size must be 1 to {size}, the size of the training set; got {batch_size!r}"
-            )
-        return size // batch_size
 
     def train_batches(
         self,
@@ -163,8 +128,7 @@ class ImageData:
                 `initial_epoch` is outside 0..`epochs`, or for an unknown sampler, an augmentation
                 that is unknown or not for such images, or a bad α.
         """
-        if not 0 <= initial_epoch <= epochs:
-            raise ValueError(f"initial_epoch must be 0 to epochs={epochs}; got {initial_epoch!r}")
+        check_epochs(initial_epoch, epochs)
         epoch_indices, make_batch = self.batch_functions(
             batch_size, epochs, seed, sampler, augment, mixup_alpha
         )
@@ -197,10 +161,8 @@ class ImageData:
             make_batch: (images and labels of `train` as tensors, epoch, step, scalar int64, the
                 step's indices) → a batch as `train_batches` streams it.
         """
-        check_choice(sampler, SAMPLERS, "sampler")
+        check_sampling(sampler, mixup_alpha)
         policies.check_augmentation(augment, self.image_shape)
-        if mixup_alpha is not None:
-            check_number(mixup_alpha, "mixup_alpha", above=0)
         steps = self.steps_per_epoch(batch_size)
         mean_pixel = tuple(self.pixel_max * mean for mean in self.mean)
         sample = epoch_sampler(
@@ -226,10 +188,6 @@ class ImageData:
 
         return epoch_indices, make_batch
 
-    def test_batches(self, batch_size):
-        """Streams every test image once, in stored order, as `plain_batches` does."""
-        return self.plain_batches("test", batch_size)
-
     def plain_batches(self, split, batch_size):
         """Streams every image of a split once, in stored order, the last batch as small as need be.
 
@@ -244,27 +202,9 @@ class ImageData:
         Raises:
             ValueError: for another split, or if `batch_size` is less than 1.
         """
-        check_choice(split, self.splits, "split")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size!r}")
+        self._check_split(split, batch_size)
         part = getattr(self, split)
         stream = tf.data.Dataset.from_tensor_slices((part.images, part.labels))
         stream = stream.batch(batch_size)
         stream = stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
         return prefetched(stream, 1)
-
-
-def _check_array(array, dtype, rank, name):
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != rank:
-        got = (
-            f"{array.dtype} {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
-        raise ValueError(f"{name} must be an array of {np.dtype(dtype)} and rank {rank}; got {got}")
-
-
-def _check_labels(labels, num_classes, split):
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
-        raise ValueError(f"{split} labels must be 0 to {num_classes - 1}; got {wrong[0]}")

@@ -291,8 +291,8 @@ def test_bad_splits(changes, message):
     ("changes", "message"),
     [
         ({"class_names": ("a", "b")}, "train labels must be 0 to 1; got 2"),
-        ({"mean": (0.5,)}, "mean must have 3 entries"),
-        ({"std": (0.5, 0.5)}, "std must have 3 entries"),
+        ({"mean": (0.5,)}, "mean must have one entry for each of the 3 channels"),
+        ({"std": (0.5, 0.5)}, "std must have one entry for each of the 3 channels"),
         ({"jitter": -0.1}, "jitter must be"),
         ({"jitter": 1.5}, r"jitter must be a number in \[0, 1\]; got 1.5"),
         ({"size": 0}, "size must be an integer >= 1; got 0"),

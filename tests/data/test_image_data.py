@@ -161,9 +161,13 @@ def test_initial_epoch_out_of_range(initial_epoch):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 4, 4, 1)), np.zeros(2, np.int32), "images must be .* uint8 and rank 4"),
-        (np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int32), "images must be .* rank 4"),
-        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "labels must be .* int32 and rank 1"),
+        (
+            np.zeros((2, 4, 4, 1)),
+            np.zeros(2, np.int32),
+            "images must be .* uint8, .any, any, any, any",
+        ),
+        (np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int32), "images must be .* any, any\\]"),
+        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "labels must be .* int32, \\[any\\]"),
         (np.zeros((2, 4, 4, 1), np.uint8), [0, 1], "labels must be .* got list"),
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, np.int32), "each of the 2 .* got 3"),
     ],
