@@ -27,6 +27,11 @@ def check_new_file(path, flag="--output"):
 
 def _message(error):
     """Returns what an error says; of an assertion in a graph no more than its own words."""
+    # Imported late: not every binary reads images, and each starts with this file.
+    from lade_tf.data.file_reading import explained
+
+    if isinstance(error, tf.errors.OpError) and (text := explained(error.message)):
+        return text
     asserted = re.search(r"assertion failed: \[(.*)\]", str(error))
     return asserted.group(1) if asserted else error
 

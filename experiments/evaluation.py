@@ -29,6 +29,22 @@ def feasible(names, per_class):
     return [n for n in names if n == "uniform" or int(n.split(":")[1]) <= per_class]
 
 
+def check_tested(dataset, class_names, labels):
+    """Raises a ValueError unless every class has a test image: its accuracy would be unknown.
+
+    Args:
+        dataset: its name, for the message.
+        class_names: one name a class.
+        labels: [test images] integers.
+    """
+    untested = set(range(len(class_names))) - set(np.unique(labels).tolist())
+    if untested:
+        raise ValueError(
+            f"the test set of {dataset} must hold an image of every class; "
+            f"{len(untested)} have none, the first is {class_names[min(untested)]!r}"
+        )
+
+
 def check_prior_name(name):
     """Raises a ValueError unless `name` is one that `resolve_prior` understands."""
     kind, *values = name.split(":")

@@ -101,12 +101,13 @@ def run_epochs(program, count, carried, images, labels):
     return [*values, last, history]
 
 
-def import_results(folder, config, run, model, program, seconds):
+def import_results(folder, config, data, run, model, program, seconds):
     """Writes the results of a program as history and last checkpoint of its run.
 
     Args:
         folder: of the program and its results.
         config: of the run; that of the program.
+        data: the data set of `config`.
         run: `RunFolder`.
         model: built from `config`; it gets the trained weights.
         program: `device_loop.EpochProgram` of the model.
@@ -125,7 +126,7 @@ def import_results(folder, config, run, model, program, seconds):
     values, done, rows = _read_results(folder / RESULTS, program, manifest["history_columns"])
     for epoch in range(first, done):
         device_loop.check_finite(rows[epoch]["loss"], epoch, run)
-    run.claim(config)
+    run.claim(config, data)
     found = checkpoints.restore(run, model)
     if (found.epoch, found.step) != (first, 0):
         raise ValueError(
@@ -173,7 +174,9 @@ def main():
     program = device_loop.EpochProgram(config, data, model)
     if source:
         run = runs.RunFolder(FLAGS.run_dir or train.default_run_dir(config))
-        done = import_results(pathlib.Path(source), config, run, model, program, FLAGS.seconds)
+        done = import_results(
+            pathlib.Path(source), config, data, run, model, program, FLAGS.seconds
+        )
         print(f"{run.path}: {done} epochs done. train.py with the same flags goes on from there")
         return
     progress = checkpoints.Progress()

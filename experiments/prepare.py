@@ -3,7 +3,8 @@
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH
 
 Every list is verified: its form, its number of images and classes, images named twice in it or in
-two lists, missing files. `--decode` decodes every image too. Nothing is ever downloaded.
+two lists, missing files, classes without a test image. `--decode` decodes every image too. Nothing
+is ever downloaded.
 
 Where tensorflow-datasets has prepared a set, `--unpack` writes its images, byte for byte, as the
 files that the lists name, which then lie in PATH beside them:
@@ -11,13 +12,14 @@ files that the lists name, which then lie in PATH beside them:
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH --unpack=TFDS_FOLDER
 
 Where many small files are slow, `--tfrecords` packs the images that the lists name into a few large
-ones in PATH/tfrecords. The data set is then read from there, in the same order, and with the lists
-that is all it needs.
+ones in PATH/tfrecords, if all of them can be decoded. The data set is then read from there, in the
+same order, and with the lists that is all it needs.
 """
 
 import os
 
 import binary
+import evaluation
 import numpy as np
 import tfds_images
 from absl import flags
@@ -48,7 +50,6 @@ WHERE = {
     f"after registration; {LISTS} (ImageNet_LT)",
     "inaturalist2018": "train_val2018.tar.gz, train2018.json.tar.gz and val2018.json.tar.gz: "
     "https://github.com/visipedia/inat_comp/tree/master/2018",
-    "folder": "these are your own images",
 }
 COLUMNS = ("split", "images", "classes", "largest", "smallest", "many", "medium", "few")
 
@@ -92,10 +93,19 @@ def check_files(dataset, data_dir):
     if dataset == "folder":
         rotated = sum((exif.orientations(images.files) > 1).sum() for images in splits.values())
         print(f"{rotated:,} images are turned upright as their EXIF orientation says")
+        passed_over = folder.ignored(data_dir)
+        if passed_over and os.path.isdir(splits["train"].source):
+            few = ", ".join(passed_over[: image_lists.SHOWN])
+            print(f"{len(passed_over):,} files have other endings than images: {few}")
     problems = image_lists.find_problems(splits, len(class_names))
-    if FLAGS.decode and not problems:  # A missing image is named already.
+    try:
+        tested = splits.get("test", splits.get("val"))
+        evaluation.check_tested(dataset, class_names, tested.labels)
+    except ValueError as error:
+        problems.append(str(error))
+    if (FLAGS.decode or FLAGS.tfrecords) and not problems:  # A missing image is named already.
         bad = image_lists.undecodable(splits)
-        problems = [f"{file} can't be decoded: {reason}" for file, reason in bad]
+        problems = [f"{records.described(file)} can't be decoded: {why}" for file, why in bad]
     problems = wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
@@ -124,7 +134,8 @@ def main():
         try:
             check_files(dataset, data_dir)
         except ValueError as error:
-            raise ValueError(f"{error}\nWhere to get {dataset}: {WHERE[dataset]}") from error
+            where = f"\nWhere to get {dataset}: {WHERE[dataset]}" if dataset in WHERE else ""
+            raise ValueError(f"{error}{where}") from error
     else:
         data = lade_tf.data.load(dataset, data_dir=data_dir)
         splits = {"train": data.train.labels, "test": data.test.labels}

@@ -1,5 +1,6 @@
 """What --weights means: imagenet, none, or the path of a backbone's weights."""
 
+import functools
 import pathlib
 
 import keras
@@ -25,16 +26,46 @@ def backbone_arguments(backbone_name, weights):
         A dictionary of keyword arguments; empty where the weights don't ask for any.
 
     Raises:
-        ValueError: if there are no ImageNet weights for this backbone.
+        ValueError: if there are no ImageNet weights for this backbone, or as `load` for a path.
     """
-    if weights != "imagenet":
+    if weights == "imagenet":
+        if backbone_name not in APPLICATIONS:
+            raise ValueError(
+                f"weights='imagenet' needs a backbone among {', '.join(APPLICATIONS)}; "
+                f"got {backbone_name!r}, for which keras.applications has none"
+            )
+        return {"stride_in": "1x1", "conv_bias": True}
+    if backbone_name not in APPLICATIONS or not str(weights).endswith(".keras"):
         return {}
-    if backbone_name not in APPLICATIONS:
-        raise ValueError(
-            f"weights='imagenet' needs a backbone among {', '.join(APPLICATIONS)}; "
-            f"got {backbone_name!r}, for which keras.applications has none"
-        )
-    return {"stride_in": "1x1", "conv_bias": True}
+    source = _backbone_in(weights, backbone_name, f"a {backbone_name}")
+    strided = source.get_layer("conv3_block1_1_conv").strides[0] > 1
+    bias = source.get_layer("conv1_conv").use_bias
+    return {"stride_in": "1x1" if strided else "3x3", "conv_bias": bias}
+
+
+def normalisation(weights):
+    """Returns (scale, offset) by which the images were normalised that the weights saw, or None.
+
+    Args:
+        weights: as in `load`. "imagenet" has keras.applications', a run's best.keras its own, in
+            the layer "normalise"; None means that nobody knows.
+
+    Returns:
+        Two lists of a number a channel: what raw pixels in 0..255 are multiplied by, and what is
+        added then.
+    """
+    if weights == "imagenet":
+        offset = [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+        return [1 / (255 * s) for s in IMAGENET_STD], offset
+    if not str(weights).endswith(".keras"):
+        return None
+    source = _open(_existing(weights))
+    if not isinstance(source, lade_tf.AdaptedModel):
+        return None
+    layers = {layer.name: layer for layer in source.network.layers}
+    return (
+        (layers["normalise"].scale, layers["normalise"].offset) if "normalise" in layers else None
+    )
 
 
 def load(backbone_name, backbone, weights):
@@ -59,15 +90,7 @@ def load(backbone_name, backbone, weights):
         backbone_arguments(backbone_name, weights)
         copy_from_applications(_imagenet_network(backbone_name), backbone)
         return
-    path = pathlib.Path(weights).expanduser()
-    if not path.name.endswith(SUFFIXES):
-        raise ValueError(
-            f"weights must be 'imagenet', 'none' or the path of a file {' or '.join(SUFFIXES)}; "
-            f"got {str(weights)!r}"
-        )
-    if not path.is_file():
-        raise ValueError(f"weights must name a file that exists; got {str(weights)!r}")
-    _load_file(path, backbone_name, backbone)
+    _load_file(_existing(weights), backbone_name, backbone)
 
 
 def copy_from_applications(source, backbone):
@@ -100,20 +123,46 @@ def _imagenet_network(backbone_name):
         ) from error
 
 
-def _load_file(path, backbone_name, backbone):
-    try:
-        if path.suffix == ".h5":
-            backbone.load_weights(path)
-        else:
-            source = keras.models.load_model(path, compile=False)
-            if isinstance(source, lade_tf.AdaptedModel):  # a run's best.keras
-                source = source.network.get_layer(backbone.name)
-            _copy_layers(source, backbone)
-    except Exception as error:  # a file can be wrong in as many ways as there are readers
+def _existing(weights):
+    path = pathlib.Path(weights).expanduser()
+    if not path.name.endswith(SUFFIXES):
         raise ValueError(
-            f"weights={str(path)!r} must hold a {backbone_name} with "
-            f"{backbone.count_params():,} weights, but: {error}"
-        ) from error
+            f"weights must be 'imagenet', 'none' or the path of a file {' or '.join(SUFFIXES)}; "
+            f"got {str(weights)!r}"
+        )
+    if not path.is_file():
+        raise ValueError(f"weights must name a file that exists; got {str(weights)!r}")
+    return path
+
+
+def _load_file(path, backbone_name, backbone):
+    wanted = f"a {backbone_name} with {backbone.count_params():,} weights"
+    if path.suffix == ".keras":
+        source = _backbone_in(path, backbone.name, wanted)
+        _open.cache_clear()  # it isn't needed any more, and large
+    try:
+        if path.suffix == ".keras":
+            _copy_layers(source, backbone)
+        else:
+            backbone.load_weights(path)
+    except Exception as error:  # a file can be wrong in as many ways as there are readers
+        raise ValueError(f"weights={str(path)!r} must hold {wanted}, but: {error}") from error
+
+
+def _backbone_in(weights, name, wanted):
+    """Returns the backbone in a .keras file: the model that it holds, or of a run that layer."""
+    path = _existing(weights)
+    try:
+        source = _open(path)
+        is_run = isinstance(source, lade_tf.AdaptedModel)
+        return source.network.get_layer(name) if is_run else source
+    except Exception as error:
+        raise ValueError(f"weights={str(path)!r} must hold {wanted}, but: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path):
+    return keras.models.load_model(path, compile=False)
 
 
 def _copy_layers(source, target):

@@ -1,6 +1,7 @@
 """A run folder: what lies in it, how it is written, how it is read again.
 
-    config.json             everything that determines the run
+    config.json             everything that determines the run, but the data
+    data.json               by which its data are known again
     history.csv             a row for each finished epoch
     tensorboard/            the same, for TensorBoard
     *.weights.h5            checkpoints (checkpoints.py)
@@ -15,6 +16,7 @@ Every file but the TensorBoard logs is replaced in one step: a kill leaves the o
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -37,6 +39,7 @@ TEST_BATCH_SIZE = 256
 TEMPORARY = "tmp-"
 RUN_FILES = {
     "config.json",
+    "data.json",
     "history.csv",
     "tensorboard",
     "best.keras",
@@ -74,13 +77,25 @@ class RunFolder:
                 "new folder"
             )
 
-    def claim(self, config):
-        """Makes the folder this configuration's, or refuses as `check` does."""
+    def check_data(self, data):
+        """Refuses data that aren't the run's; a folder without data.json takes any."""
+        if self.file("data.json").exists():
+            there, now = read_json(self.file("data.json")), fingerprint(data)
+            if there != now:
+                raise ValueError(
+                    f"--run_dir={self.path} holds a run on other data ({_differences(there, now)}):"
+                    " give another folder"
+                )
+
+    def claim(self, config, data):
+        """Makes the folder this configuration's and these data's, or refuses as the checks do."""
         self.check(config)
+        self.check_data(data)
         self._sweep()
-        if not self.file("config.json").exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.file("config.json"), config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, content in {"config.json": config, "data.json": fingerprint(data)}.items():
+            if not self.file(name).exists():
+                write_json(self.file(name), content)
 
     def _is_empty(self):
         """Whether nothing lies in the folder but what a killed write left."""
@@ -92,16 +107,11 @@ class RunFolder:
             left.unlink()
 
     def _refuse_other(self, config):
-        existing = read_json(self.file("config.json"))
-        differing = [
-            f"{name} is {existing.get(name)!r} there and {config.get(name)!r} now"
-            for name in sorted({*existing, *config})
-            if existing.get(name) != config.get(name)
-        ]
-        if differing:
+        differences = _differences(read_json(self.file("config.json")), config)
+        if differences:
             raise ValueError(
-                f"--run_dir={self.path} holds a run of another configuration "
-                f"({'; '.join(differing)}): give another folder"
+                f"--run_dir={self.path} holds a run of another configuration ({differences}): "
+                "give another folder"
             )
 
     def delete(self):
@@ -220,6 +230,27 @@ class SavedLogits:
         """Runs an `AdaptedModel` over the test set of an `ImageData`."""
         raw_logits = tf.function(model.raw_logits)
         return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
+
+
+def fingerprint(data):
+    """Returns by what a data set is known again: its sizes, and a hash of its names and labels.
+
+    Not of the pixels, nor of where the images lie: they may move, or be packed into TFRecords.
+    """
+    digest = hashlib.sha256(json.dumps(data.class_names).encode())
+    labels = {split: getattr(data, split).labels for split in data.splits}
+    for split in data.splits:
+        digest.update(labels[split].astype("<i4").tobytes())
+    sizes = {f"{split} images": len(labels[split]) for split in data.splits}
+    return {"classes": data.num_classes, **sizes, "names and labels": digest.hexdigest()[:16]}
+
+
+def _differences(there, now):
+    return "; ".join(
+        f"{name} is {there.get(name)!r} there and {now.get(name)!r} now"
+        for name in sorted({*there, *now})
+        if there.get(name) != now.get(name)
+    )
 
 
 def _is_written_by_a_run(name):

@@ -28,12 +28,18 @@ from absl import flags
 from callbacks import Checkpoint, StopOnNaN, StopOnSignal
 
 import lade_tf
+from lade_tf.data import image_decoding, records
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("dataset", None, f"Data set: {', '.join(recipes.DATASETS)}.", required=True)
 flags.DEFINE_string("loss", None, f"Method: {', '.join(recipes.LOSSES)}.", required=True)
-flags.DEFINE_string("data_dir", None, "Prepared tensorflow-datasets folder; default TFDS_DATA_DIR.")
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of the images and their lists (prepare.py); for the CIFARs a prepared "
+    "tensorflow-datasets folder, default TFDS_DATA_DIR.",
+)
 flags.DEFINE_string("run_dir", None, "Run folder; default runs/ and a name made of the flags.")
 flags.DEFINE_enum(
     "on_bad_image",
@@ -88,7 +94,11 @@ OVERRIDE_FLAGS = (
 
 
 def default_run_dir(config):
-    return pathlib.Path("runs", recipes.run_name(config))
+    name = recipes.run_name(config)
+    if config["dataset"] == "folder" and FLAGS.data_dir:
+        # Every user's folder is another data set.
+        name = f"{pathlib.Path(FLAGS.data_dir).resolve().name}-{name}"
+    return pathlib.Path("runs", name)
 
 
 def load_data(config):
@@ -101,14 +111,22 @@ def load_data(config):
         FLAGS.on_bad_image,
         config.get("image_size"),
     )
-    untested = set(range(data.num_classes)) - set(data.test.labels.tolist())
-    if untested:
-        name = data.class_names[min(untested)]
-        raise ValueError(
-            f"the test set of {config['dataset']} must hold an image of every class; "
-            f"{len(untested)} have none, the first is {name!r}"
-        )
+    evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
+    if FLAGS.on_bad_image == "error" and isinstance(data, lade_tf.data.FileData):
+        check_images(data)
     return data
+
+
+def check_images(data):
+    """Reads what is else read after an epoch, or after them all: an error then comes too late."""
+    paths = [path for split in data.splits[1:] for path in getattr(data, split).paths]
+    bad = image_decoding.find_bad_images(paths)
+    if bad:
+        path, reason = bad[0]
+        raise ValueError(
+            f"{records.described(path)}: {reason}. {len(bad)} of the {len(paths)} images that "
+            "aren't for training can't be read: --on_bad_image=skip leaves them out"
+        )
 
 
 def train(config, data, run, model, strategy):
@@ -189,10 +207,11 @@ def finish(config, data, run, trainee, provenance):
         model.save(temporary)
     saved = trainee.test_logits(model, data)
     saved.save(run.file("test_logits.npz"))
+    bad_images = [(records.described(path), reason) for path, reason in data.bad_images]
     result = {
         "config": config,
         **selected,
-        **({"bad_images": data.bad_images} if data.bad_images else {}),
+        **({"bad_images": bad_images} if FLAGS.on_bad_image == "skip" else {}),
         **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),
@@ -238,6 +257,8 @@ def report(result, run):
 def carry_out(config, run, provenance, strategy):
     """Trains a run to its end, from where it stopped; returns its result, None if not the chief."""
     data = load_data(config)
+    if not FLAGS.overwrite:
+        run.check_data(data)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)
@@ -247,7 +268,7 @@ def carry_out(config, run, provenance, strategy):
     if FLAGS.overwrite and is_chief:
         run.delete()
     if is_chief:
-        run.claim(config)
+        run.claim(config, data)
     strategies.wait_for_all(strategy)
     train(config, data, run, trainee.model, strategy)
     result = finish(config, data, run, trainee, provenance) if is_chief else None
@@ -275,6 +296,8 @@ def main():
     if not FLAGS.overwrite:
         run.check(config)
     if run.finished and not FLAGS.overwrite:
+        if config["dataset"] == "folder":
+            run.check_data(load_data(config))
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = runs.read_json(run.file("result.json"))
     else:

@@ -229,6 +229,12 @@ def first_stage(config):
     return runs.load_model(run.file("best.keras"))
 
 
+def _normalisation(data):
+    """Returns what raw pixels are multiplied by, and what is added then, for each channel."""
+    scale = [1 / (data.pixel_max * std) for std in data.std]
+    return scale, [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
+
+
 def build_network(config, data, classifier=None, kinds=BACKBONES):
     """Returns raw pixels → logits: normalisation, backbone, classifier (by default linear)."""
     name, weights = config["backbone"], config["weights"]
@@ -238,11 +244,7 @@ def build_network(config, data, classifier=None, kinds=BACKBONES):
             f"got {name}"
         )
     pixels = keras.Input(data.image_shape, name="images")
-    means, stds = data.mean, data.std
-    if weights == "imagenet":
-        means, stds = pretrained.IMAGENET_MEAN, pretrained.IMAGENET_STD
-    scale = [1 / (data.pixel_max * std) for std in stds]
-    offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
+    scale, offset = pretrained.normalisation(weights) or _normalisation(data)
     normalised = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(pixels)
     backbone = kinds[name](data.image_shape, **pretrained.backbone_arguments(name, weights))
     pretrained.load(name, backbone, weights)

@@ -32,7 +32,7 @@ def save_first_stage(data, folder):
     run = runs.RunFolder(folder)
     config = recipes.resolve("cifar100_lt", "softmax", RECIPE)
     trainee = methods.build_trainee(config, data)
-    run.claim(config)
+    run.claim(config, data)
     trainee.model.save(run.file("best.keras"))
     trainee.test_logits(trainee.model, data).save(run.file("test_logits.npz"))
     runs.write_json(run.file("result.json"), {"config": config})

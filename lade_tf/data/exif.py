@@ -1,9 +1,5 @@
 """Which way up a camera held its sensor."""
 
-import io
-import re
-import warnings
-
 import numpy as np
 from PIL import Image
 
@@ -25,17 +21,17 @@ def orientations(files):
         [files] uint8, 1 to 8; 1, upright, where there is none, it isn't one of these or the file
         can't be read.
     """
-    with warnings.catch_warnings():
-        # Pillow warns of large images, but none is decoded here.
-        warnings.simplefilter("ignore")
+    # Pillow refuses large images, but none is decoded here.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
         return np.array([_orientation(file) for file in files], np.uint8)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _orientation(file):
     try:
-        if re.fullmatch(records.PLACE, str(file)):
-            file = io.BytesIO(records.read(file).numpy())
-        with Image.open(file) as image:
+        with records.open_image(str(file)) as content, Image.open(content) as image:
             # Without this, Pillow decodes a whole PNG in search of it.
             if "exif" not in image.info:
                 return UPRIGHT

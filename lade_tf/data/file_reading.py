@@ -1,11 +1,14 @@
 """Image files read in parallel, with errors that name the file."""
 
 import os
+import re
 
 import tensorflow as tf
 
 from lade_tf.data import records
 from lade_tf.data.image_decoding import PARALLEL_FILES, bad_image_reason
+
+UNREADABLE = "is no image that can be read"
 
 
 def read_files(paths, files, elements, load):
@@ -24,7 +27,7 @@ def read_files(paths, files, elements, load):
 
     Returns:
         A data set of (position, image). At a file that can't be read or decoded it ends with a
-        `tf.errors.InvalidArgumentError` whose message holds "PATH: REASON".
+        `tf.errors.InvalidArgumentError` that names it; `explained` adds the reason.
     """
 
     def load_file(file, *rest):
@@ -32,12 +35,9 @@ def read_files(paths, files, elements, load):
 
     def check(wanted, loaded):
         file, image = loaded
-
-        def describe():
-            return tf.numpy_function(_describe, [paths[wanted]], tf.string)
-
-        message = tf.cond(file == wanted, lambda: "", describe)
-        tf.debugging.Assert(file == wanted, [message])
+        # No Python here to find the reason: a stream works ahead, and a process that ends while
+        # it calls Python may wait for ever.
+        tf.debugging.Assert(file == wanted, [paths[wanted], UNREADABLE])
         return file, image
 
     loaded = elements.map(load_file, num_parallel_calls=PARALLEL_FILES, deterministic=True)
@@ -49,6 +49,11 @@ def read_files(paths, files, elements, load):
     return tf.data.Dataset.zip(files, loaded).map(check)
 
 
-def _describe(path):
-    path = os.fsdecode(path)
-    return f"{path}: {bad_image_reason(path)}"
+def explained(message):
+    """Returns "PATH: REASON" for the message of a stream's error about an image, else None."""
+    found = re.search(rf"\[(.*)\] \[{UNREADABLE}\]", message, re.DOTALL)
+    if not found:
+        return None
+    # TensorFlow shows what isn't ASCII as escapes.
+    path = os.fsdecode(found.group(1).encode().decode("unicode_escape").encode("latin-1"))
+    return f"{records.described(path)}: {bad_image_reason(path)}"

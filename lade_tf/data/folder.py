@@ -6,7 +6,7 @@ from lade_tf.data import exif, image_lists
 from lade_tf.data.small_images import in_memory
 
 SPLITS = ("train", "val", "test")
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
 # ImageNet's statistics.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -116,12 +116,25 @@ def _is_class(entry):
 
 def _images(folder):
     """Image files of any depth below a folder, sorted."""
+    return [file for file in _files(folder) if file.lower().endswith(ENDINGS)]
+
+
+def ignored(data_dir):
+    """Returns the files that `read` passes over, hidden ones aside, because of their endings.
+
+    Args:
+        data_dir: the data set's folder, with train/, val/ and test/ and no train.csv.
+    """
+    splits = (os.path.join(data_dir, split) for split in SPLITS)
+    return [
+        file for split in splits for file in _files(split) if not file.lower().endswith(ENDINGS)
+    ]
+
+
+def _files(folder):
+    """Files of any depth below a folder, sorted, without hidden ones."""
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        ]
+        found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
     return sorted(found)

@@ -1,9 +1,9 @@
 """Image files of any format decoded to RGB, and no more of a JPEG than is needed.
 
 The format is recognised by content, never by the file's name: JPEG (colour, grey, CMYK,
-progressive), PNG (grey, palette, alpha, 16 bits), GIF (the first frame), BMP and WebP. Alpha is
-dropped, grey is repeated, of 16 bits the upper 8 stay. TensorFlow takes the palette of a BMP for
-grey levels.
+progressive), PNG (grey, palette, alpha, 16 bits), GIF (the first frame), BMP (24 or 32 bits) and
+WebP (not animated). Alpha is dropped, grey is repeated, of 16 bits the upper 8 stay. A BMP with a
+palette is refused: TensorFlow would take its indices for grey levels.
 """
 
 import os
@@ -26,6 +26,7 @@ PARALLEL_FILES = (
 # a gap of 1, 29 photographs of 448 to 895 pixels changed by 1.4.
 JPEG_RATIOS = (1, 2, 4, 8)
 REDUCING_GAP = 2
+BMP_BITS = 28  # The byte of a BMP that tells the bits of a pixel.
 
 
 def decode_window(contents, choose_window, target):
@@ -128,5 +129,15 @@ def _jpeg_window(contents, window, ratio):
 
 
 def _decode_other(contents):
+    is_bmp = tf.strings.substr(contents, 0, 2) == "BM"
+    has_palette = is_bmp & (_byte(contents, BMP_BITS) <= 8)
+    with tf.control_dependencies([tf.debugging.Assert(~has_palette, ["a BMP with a palette"])]):
+        contents = tf.identity(contents)
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _byte(contents, position):
+    """Returns a byte of a string as an integer, 0 beyond its end."""
+    padded = tf.strings.substr(contents, 0, position + 1) + "\0" * (position + 1)
+    return tf.cast(tf.io.decode_raw(padded, tf.uint8)[position], tf.int32)

@@ -103,7 +103,17 @@ def read_csv(path):
         ValueError: if the file is missing or isn't text, lacks a column, or has a row without one
             of the two.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    text = io.StringIO(read_text(path), newline="")
+    rows = csv.DictReader(text, skipinitialspace=True, strict=True)
+    try:
+        return _columns(path, rows)
+    except csv.Error as error:
+        line = rows.reader.line_num
+        raise ValueError(f"{path} can't be read as a CSV at line {line}: {error}") from error
+
+
+def _columns(path, rows):
+    """Returns the columns path and label of a `csv.DictReader`."""
     if not {"path", "label"} <= set(rows.fieldnames or ()):
         raise ValueError(f"{path} must start with the header path,label; got {rows.fieldnames}")
     paths, names = [], []
@@ -244,7 +254,7 @@ def find_problems(splits, num_classes):
 
 
 def undecodable(splits):
-    """Decodes every image of the splits; returns [(file, reason)] of those that can't be."""
+    """Decodes every image; returns [(file or place, reason)] of those that can't be."""
     return find_bad_images([file for images in splits.values() for file in images.files])
 
 

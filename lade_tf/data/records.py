@@ -7,6 +7,7 @@ large files in place of many small ones, and the same batches.
 """
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -57,6 +58,49 @@ def _read_record(place):
     return tf.io.parse_single_example(record[0], feature)["image/encoded"]
 
 
+def open_image(name):
+    """Opens an image for reading in Python, as `read` reads it in a graph; checksums aren't read.
+
+    Args:
+        name: of a file, or a place in a shard.
+
+    Raises:
+        OSError: if it can't be opened.
+        google.protobuf.message.DecodeError: if there is no record at that place.
+    """
+    feature = _features(name)
+    return open(name, "rb") if feature is None else io.BytesIO(_bytes(feature["image/encoded"]))
+
+
+def described(name):
+    """Returns the name of a file, or for a place in a shard that of the image that lies there."""
+    try:
+        feature = _features(name)
+        return (
+            name
+            if feature is None
+            else f"{os.fsdecode(_bytes(feature['image/filename']))} ({name})"
+        )
+    except Exception:  # a damaged record can be wrong in as many ways as there are bytes
+        return name
+
+
+def _features(name):
+    """Returns the features of the record at a place, None for the name of a file."""
+    place = re.fullmatch(PLACE, name)
+    if not place:
+        return None
+    with open(place.group(1), "rb") as file:
+        file.seek(int(place.group(2)))
+        size = int.from_bytes(file.read(8), "little")
+        file.seek(4, os.SEEK_CUR)  # the checksum of the size
+        return tf.train.Example.FromString(file.read(size)).features.feature
+
+
+def _bytes(feature):
+    return feature.bytes_list.value[0]
+
+
 def exists(name):
     """Returns whether the file is there, or the shard of a place."""
     place = re.fullmatch(PLACE, name)
@@ -72,8 +116,11 @@ def read_index(folder):
     index = os.path.join(folder, FOLDER, INDEX)
     if not os.path.exists(index):
         return {}
-    with open(index, newline="", encoding="utf-8") as file:
-        header, rows = next(csv.reader(file), []), list(csv.reader(file))
+    try:
+        with open(index, newline="", encoding="utf-8") as file:
+            header, *rows = [*csv.reader(file)] or [[]]
+    except csv.Error:
+        header, rows = [], []
     if tuple(header) != COLUMNS or not all(_is_row(row) for row in rows):
         raise ValueError(
             f"{index} must have the columns {','.join(COLUMNS)}, a shard beside it and its offset "

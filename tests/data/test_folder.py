@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lade_tf import data
-from lade_tf.data import exif
+from lade_tf.data import exif, folder
 
 
 def write_image(path, orientation=None, size=(4, 2)):
@@ -169,3 +169,19 @@ def test_bad_images_are_skipped(tmp_path):
     assert relative(loaded.train, tmp_path) == ["train/a/2.jpg"]
     assert [path for path, _ in loaded.bad_images] == [f"{tmp_path}/train/a/1.jpg"]
     assert loaded.bad_images[0][1] and len(loaded.train.orientations) == 1
+
+
+def test_files_with_other_endings_are_told(tmp_path):
+    make(tmp_path, "train/a/1.jfif", "train/a/2.jpg", "test/a/1.jpg")
+    for name in ("train/notes.txt", "test/a/3.tiff", "test/a/.hidden"):
+        (tmp_path / name).touch()
+    assert folder.ignored(tmp_path) == [f"{tmp_path}/train/notes.txt", f"{tmp_path}/test/a/3.tiff"]
+    loaded = data.load("folder", data_dir=tmp_path)
+    assert relative(loaded.train, tmp_path) == ["train/a/1.jfif", "train/a/2.jpg"]
+
+
+def test_orientations_of_images_too_large_for_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    write_image(tmp_path / "large.jpg", orientation=6, size=(8, 8))
+    assert exif.orientations([tmp_path / "large.jpg"]).tolist() == [6]
+    assert Image.MAX_IMAGE_PIXELS == 10

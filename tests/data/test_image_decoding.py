@@ -163,3 +163,11 @@ def test_a_good_file_has_another_reason(tmp_path):
     path = tmp_path / "good.jpg"
     path.write_bytes(GOOD["jpeg"]())
     assert bad_image_reason(str(path)) == "could not be decoded, but can be now"
+
+
+def test_a_bmp_with_a_palette_is_refused():
+    for mode in ("P", "L", "1"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="a BMP with a palette"):
+            decode(encode(photograph(mode=mode), "BMP"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP"):
+        decode(b"BM")

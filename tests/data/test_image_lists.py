@@ -82,6 +82,7 @@ def test_a_csv(tmp_path):
         ("path,label\na.jpg,cat\nb.jpg\n", "line 3, must have a path, a label"),
         ("path,label\n,cat\n", "line 2, must have a path, a label"),
         ("path,label\na,b.jpg,cat\n", "line 2, must have a path, a label and no more"),
+        ('path,label\na.jpg,cat\n"b.jpg,cat\nc.jpg,cat\n', "as a CSV at line 4: unexpected end"),
     ],
 )
 def test_a_csv_of_another_form(tmp_path, text, message):

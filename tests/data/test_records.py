@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from lade_tf.data import folder, image_lists, records
+from lade_tf.data.file_reading import explained
 
 
 @pytest.fixture
@@ -76,8 +77,9 @@ def test_a_damaged_record_is_named(data_dir):
     with open(shard, "r+b") as file:
         file.seek(int(offset) + 200)
         file.write(b"damaged")
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"train-00000.tfrecord@{offset}: "):
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
         batches(data_dir)
+    assert f"train-00000.tfrecord@{offset}): " in explained(error.value.message)
     data = folder.load(data_dir, "skip", image_size=65)
     [(place, reason)] = data.bad_images
     assert place == places["a/é 2.jpg"] and "corrupted record" in reason
@@ -118,3 +120,15 @@ def test_all_or_nothing_is_written(data_dir):
     with pytest.raises(ValueError, match="tfrecords exists already: delete it"):
         records.write(data_dir, {"train": ((), ())})
     assert records.read_index(data_dir) == before
+
+
+def test_a_place_is_described_by_the_image_that_lies_there(data_dir):
+    content = (data_dir / "a/é 2.jpg").read_bytes()
+    pack(data_dir)
+    place = records.read_index(data_dir)["a/é 2.jpg"]
+    assert records.described(place) == f"a/é 2.jpg ({place})"
+    with records.open_image(place) as packed:
+        assert packed.read() == content
+    assert records.described("/somewhere/é.jpg") == "/somewhere/é.jpg"
+    nowhere = place.replace("train-0", "train-1")
+    assert records.described(nowhere) == nowhere

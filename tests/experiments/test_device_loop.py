@@ -288,7 +288,7 @@ def exported(data, tmp_path):
     folder, out = runs.RunFolder(tmp_path / "run"), tmp_path / "out"
     model = build(BASE)
     rows = fit_steps(BASE, data, model, 0, 1)
-    folder.claim(BASE)
+    folder.claim(BASE, data)
     clocks = {"seconds": 1.0, "cpu_seconds": 1.0, "images_per_second": 60.0}
     folder.write_history([{**row, "epoch": 1, **clocks} for row in rows])
     checkpoints.save(folder, model, checkpoints.Progress(1))
@@ -300,7 +300,7 @@ def exported(data, tmp_path):
 
 def test_a_program_goes_on_from_a_checkpoint(data, exported):
     folder, out, model, program = exported
-    assert export_program.import_results(out, BASE, folder, model, program, seconds=5) == 3
+    assert export_program.import_results(out, BASE, data, folder, model, program, seconds=5) == 3
     expected, restored = build(BASE), build(BASE)
     wanted = fit_steps(BASE, data, expected, 0, 3)
     assert checkpoints.restore(folder, restored).epoch == 3
@@ -336,7 +336,7 @@ def test_results_that_do_not_fit_change_nothing(fault, exported):
         message = "the program starts after epoch 1; the last checkpoint"
     before = folder.file("last.weights.h5").read_bytes(), folder.read_history()
     with pytest.raises(error, match=message):
-        export_program.import_results(out, config, folder, model, program, seconds=5)
+        export_program.import_results(out, config, data, folder, model, program, seconds=5)
     assert (folder.file("last.weights.h5").read_bytes(), folder.read_history()) == before
 
 

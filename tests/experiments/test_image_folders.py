@@ -108,3 +108,25 @@ def test_small_images_are_trained_on_in_memory(tmp_path):
     run("train.py", *FLAGS, *flags, cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metrics"]["accuracy"] > 0.6 and result["config"]["l2"] == 5e-4
+
+
+def test_a_bad_test_image_is_said_before_training(images, tmp_path):
+    (images / "test" / "red" / "3.jpg").write_bytes(b"")
+    errors = run("train.py", *FLAGS, *SMALL, "--epochs=2", cwd=tmp_path, fails=True)
+    assert f"train.py: {images}/test/red/3.jpg: " in errors and "1 of the 24 images" in errors
+    assert "--on_bad_image=skip" in errors and not (tmp_path / "run").exists()
+
+
+def test_a_run_belongs_to_its_data(images, tmp_path):
+    flags = (*FLAGS, *SMALL, "--epochs=2")
+    run("train.py", *flags, cwd=tmp_path)
+    images.rename(tmp_path / "moved")
+    moved = (*flags, "--data_dir=moved")
+    assert "is finished: shown as it is" in run("train.py", *moved, cwd=tmp_path)
+    (tmp_path / "moved" / "train" / "red" / "7.jpg").unlink()
+    message = "holds a run on other data (names and labels is "
+    for finished in (True, False):
+        errors = run("train.py", *moved, cwd=tmp_path, fails=True)
+        assert message in errors and "train images is 50 there and 49 now" in errors
+        if finished:
+            (tmp_path / "run" / "result.json").unlink()

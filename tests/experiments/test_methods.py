@@ -1,6 +1,7 @@
 """Every method: trained, resumed, saved, loaded, exported and adapted, like LADE."""
 
 import json
+import re
 
 import checkpoints
 import evaluation
@@ -222,3 +223,17 @@ def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
     ):
         assert not np.array_equal(found, before)
         np.testing.assert_allclose(found, moved.numpy(), rtol=0.15, atol=0.05)
+
+
+def test_no_head_learns_at_the_rate_of_the_body():
+    images = keras.Input((4, 4, 1))
+    maps = keras.layers.Conv2D(3, 2, name="conv")(images)
+    features = keras.layers.GlobalAveragePooling2D()(maps)
+    network = keras.Model(images, keras.layers.Dense(2, name="logits")(features))
+    oltr = lade_tf.models.oltr_network(network, np.ones((2, 3), np.float32))
+    scaled = lade_tf.models.decoupled.scale_classifier(network)
+    bodies = [v.path for net in (network, oltr, scaled) for v in net.variables if "conv/" in v.path]
+    heads = [v.path for net in (network, oltr) for v in net.variables if v.path not in bodies]
+    heads += [v.path for v in scaled.trainable_variables]
+    assert bodies and all(re.search(methods.BODY, path) for path in bodies)
+    assert heads and not [path for path in heads if re.search(methods.BODY, path)]

@@ -51,6 +51,16 @@ def test_a_broken_folder(folder):
     assert "Traceback" not in errors
 
 
+def test_classes_without_a_test_image_and_files_that_are_no_images(folder):
+    shutil.rmtree(folder / "test/b")
+    (folder / "train/a/picture.tiff").touch()
+    errors = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder, fails=True)
+    assert "- the test set of folder must hold an image of every class; 1 have none, the" in errors
+    write_image(folder / "test/b/1.jpg")
+    output = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder)
+    assert f"1 files have other endings than images: {folder}/train/a/picture.tiff" in output
+
+
 def places_lists(folder, **changes):
     """Lists of four images; --unpack and the checks need no more."""
     lists = {
@@ -85,7 +95,8 @@ def test_broken_lists(tmp_path):
 def test_an_empty_folder_says_where_to_get_it(tmp_path, dataset):
     flags = (f"--dataset={dataset}", f"--data_dir={tmp_path}")
     errors = run("prepare.py", *flags, cwd=tmp_path, fails=True)
-    assert f"Where to get {dataset}: " in errors and "Traceback" not in errors
+    assert (f"Where to get {dataset}: " in errors) == (dataset != "folder")
+    assert str(tmp_path) in errors and "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,6 +192,11 @@ def test_tfrecords(folder):
         lines = [f"{split}/a/{name}.jpg,a" for name in names] + [f"{split}/b/1.jpg,b"]
         (folder / f"{split}.csv").write_text("\n".join(["path,label", *lines]))
     flags = ("--dataset=folder", f"--data_dir={folder}")
+    good = (folder / "train/a/7.jpg").read_bytes()
+    (folder / "train/a/7.jpg").write_bytes(good[:300])
+    errors = run("prepare.py", *flags, "--tfrecords", cwd=folder, fails=True)
+    assert "train/a/7.jpg can't be decoded" in errors and not (folder / "tfrecords").exists()
+    (folder / "train/a/7.jpg").write_bytes(good)
     output = run("prepare.py", *flags, "--tfrecords", cwd=folder)
     assert "6 images packed into 2 TFRecords; their files aren't needed any more" in output
     for split in ("train", "test"):

@@ -168,3 +168,24 @@ def test_the_model_of_a_run_gives_its_backbone(tmp_path, cnn):
     lade_tf.LADEModel(network, [3, 2, 1]).save(tmp_path / "best.keras")
     pretrained.load("small_cnn", cnn, tmp_path / "best.keras")
     assert_same_weights(cnn, trained)
+
+
+def test_a_run_that_began_from_imagenet_gives_its_form_and_its_normalisation(tmp_path):
+    images = keras.Input((32, 32, 3))
+    scale, offset = pretrained.normalisation("imagenet")
+    normalised = keras.layers.Rescaling(scale, offset, name="normalise")(images)
+    trained = resnet50((32, 32, 3), **IMAGENET_ARGUMENTS)
+    network = keras.Model(images, keras.layers.Dense(3)(trained(normalised)))
+    path = tmp_path / "best.keras"
+    lade_tf.LADEModel(network, [3, 2, 1]).save(path)
+    assert pretrained.backbone_arguments("resnet50", path) == IMAGENET_ARGUMENTS
+    assert pretrained.normalisation(path) == (scale, offset)
+    backbone = resnet50((32, 32, 3), **IMAGENET_ARGUMENTS)
+    pretrained.load("resnet50", backbone, path)
+    assert_same_weights(backbone, trained)
+
+
+def test_files_that_tell_no_normalisation(tmp_path, cnn):
+    assert pretrained.normalisation(save(cnn, tmp_path / "cnn.keras")) is None
+    assert pretrained.normalisation("none") is None
+    assert pretrained.normalisation("cnn.weights.h5") is None

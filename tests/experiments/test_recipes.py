@@ -85,6 +85,13 @@ def test_lade_on_the_large_sets_is_table_7(dataset):
     assert config["image_size"] == 224 and config["imbalance_ratio"] is None
 
 
+def test_causal_norm_takes_off_more_on_the_large_sets():
+    effects = {d: recipes.resolve(d, "causal_norm", {})["effect"] for d in recipes.DATASETS}
+    small = {"digits_lt", "cifar10_lt", "cifar100_lt"}
+    assert effects == {name: 1.5 if name in small else 3.0 for name in effects}
+    assert recipes.resolve("folder", "causal_norm", {"image_size": 32})["effect"] == 1.5
+
+
 def test_softmax_and_causal_norm_learn_faster_on_imagenet_lt():
     rates = {loss: recipes.resolve("imagenet_lt", loss, {})["learning_rate"] for loss in METHODS}
     assert {loss for loss, rate in rates.items() if rate == 0.2} == {"softmax", "causal_norm"}
