@@ -155,13 +155,17 @@ def speed():
         cost = f"{value['milliseconds']:.1f} ms, {value['nanoseconds per logit']:.1f} ns a logit"
         cost += f", memory {value['extra memory / logits']['lader']:.1f} × the logits'"
         rows.append(f"| {label} | {value['ratio to cross-entropy']:.2f} | {cost} |")
-    pipeline = runs.read_json(RESULTS / "benchmarks" / "input_pipeline.json")["variants"]
-    for name, value in pipeline.items():
+    pipeline = runs.read_json(RESULTS / "benchmarks" / "input_pipeline.json")
+    for name, value in pipeline["variants"].items():
         if name == "Pillow":
             continue
         cost = f"{value['milliseconds']:.2f} ms an image on one core"
         label = f"224-pixel input, images/s, {name} / Pillow, training"
         rows.append(f"| {label} | {value['ratio_to_pillow']:.2f} | {cost} |")
+    memory = pipeline["memory_mib"]
+    peak_over_start = f"{memory['peak'] / memory['tensorflow_started']:.2f}"
+    label = "224-pixel input, peak memory / TensorFlow's at its start"
+    rows.append(f"| {label} | {peak_over_start} | {memory['peak']:,} MiB |")
     em = runs.read_json(RESULTS / "benchmarks" / "em.json")
     size = " × ".join(f"{length:,}" for length in em["shape"])
     seconds = f"{1e3 * em['step_seconds']:.0f} ms, {em['gigabytes_per_second']:.1f} GB/s"
