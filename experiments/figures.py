@@ -93,13 +93,16 @@ def by_seed(members):
 
 
 def repeats(members, method):
-    """Returns the runs of a method that differ in nothing but `REPEATS`, the lowest seed first."""
+    """Returns the runs of a method that differ in nothing but `REPEATS`, the lowest seed first.
+
+    A key that only one of them has came with later recipes and tells nothing.
+    """
     chosen = [run for run in by_seed(members) if run.is_of(method) and follows_recipe(run)]
     for run in chosen[1:]:
         differing = [
             name
             for name, value in run.config.items()
-            if name not in REPEATS and chosen[0].config.get(name) != value
+            if name not in REPEATS and chosen[0].config.get(name, value) != value
         ]
         if differing:
             raise ValueError(

@@ -214,6 +214,17 @@ def test_every_figure_is_written_as_png_and_pdf_and_replaced_by_overwrite_only(r
     assert {path: path.read_bytes() for path in files} == files  # the same bytes again
 
 
+def test_runs_from_before_a_recipe_got_a_key_are_drawn_with_later_ones(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / "runs", "softmax", seed=seed)
+    path = tmp_path / "runs" / "softmax-seed0" / "result.json"
+    config = runs.read_json(path)["config"]
+    del config["recipe"]
+    runs.write_json(path, {"config": config})
+    output = run("figures.py", "--results=runs", "--figure=curves", "--output_dir=.", cwd=tmp_path)
+    assert "accuracy_curves" in output
+
+
 def test_bad_input_is_refused_before_anything_is_written(results, tmp_path):
     (tmp_path / "a_file").touch()
     # No recipe was published for this ratio, so nothing says which of the two is meant.
