@@ -112,13 +112,13 @@ def load_data(config):
         config.get("image_size"),
     )
     evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
-    if FLAGS.on_bad_image == "error" and isinstance(data, lade_tf.data.FileData):
-        check_images(data)
     return data
 
 
 def check_images(data):
     """Reads what is else read after an epoch, or after them all: an error then comes too late."""
+    if FLAGS.on_bad_image == "skip" or not isinstance(data, lade_tf.data.FileData):
+        return  # all images have been read
     paths = [path for split in data.splits[1:] for path in getattr(data, split).paths]
     bad = image_decoding.find_bad_images(paths)
     if bad:
@@ -259,6 +259,8 @@ def carry_out(config, run, provenance, strategy):
     data = load_data(config)
     if not FLAGS.overwrite:
         run.check_data(data)
+    if FLAGS.overwrite or not run.read_history():
+        check_images(data)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)

@@ -76,11 +76,9 @@ def described(name):
     """Returns the name of a file, or for a place in a shard that of the image that lies there."""
     try:
         feature = _features(name)
-        return (
-            name
-            if feature is None
-            else f"{os.fsdecode(_bytes(feature['image/filename']))} ({name})"
-        )
+        if feature is None:
+            return name
+        return f"{os.fsdecode(_bytes(feature['image/filename']))} ({name})"
     except Exception:  # a damaged record can be wrong in as many ways as there are bytes
         return name
 
