@@ -313,7 +313,7 @@ def test_a_program_goes_on_from_a_checkpoint(data, exported):
 
 
 @pytest.mark.parametrize("fault", ["nan", "cut short", "shapes", "checkpoint", "config"])
-def test_results_that_do_not_fit_change_nothing(fault, exported):
+def test_results_that_do_not_fit_change_nothing(fault, data, exported):
     folder, out, model, program = exported
     path, config = out / "results.npz", BASE
     with np.load(path) as archive:
