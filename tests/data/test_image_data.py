@@ -198,7 +198,7 @@ def test_data_is_frozen():
 
 
 @pytest.mark.parametrize("sampler", ["instance", "class_balanced", "progressively_balanced"])
-@pytest.mark.parametrize("mixup_alpha", [None, 0.5])
+@pytest.mark.parametrize("mixup_alpha", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_the_functions_of_a_stream_give_its_batches_under_xla(sampler, mixup_alpha):
     data = make_data()
     options = dict(sampler=sampler, mixup_alpha=mixup_alpha)

@@ -361,6 +361,7 @@ def without_clocks(rows):
     return [{name: row[name] for name in sorted({*row} - clocks)} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     flags = (*TINY, "--loss=lade")
     shown = run("export_program.py", *flags, "--output=out", "--epochs_per_call=1", cwd=tmp_path)
@@ -396,6 +397,7 @@ def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_train_py_gives_the_run_of_the_ordinary_loop(lade_run, tmp_path):
     flags = (*TINY, "--loss=lade", "--run_dir=run", "--loop=device")
     run("train.py", *flags, cwd=tmp_path)

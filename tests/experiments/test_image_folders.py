@@ -66,6 +66,7 @@ def test_a_bad_image_ends_the_run_with_its_name_or_is_left_out(images, tmp_path)
     assert model.class_counts == [8, 12, 29]
 
 
+@pytest.mark.slow
 def test_the_body_has_a_learning_rate_of_its_own_or_is_frozen(images, tmp_path):
     flags = (*FLAGS, *SMALL, "--epochs=2", "--seed=3")
     weights = {}

@@ -193,6 +193,7 @@ def test_bad_flags_of_a_method_are_refused(loss, flags, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_modern_recipe_and_every_training_option_run_together(tmp_path):
     flags = ("--loss=balanced_softmax", "--augment=randaugment", "--mixup=0.2", "--ema=0.9")
     more = ("--label_smoothing=0.1", "--recipe=modern", "--epochs=30")

@@ -170,6 +170,7 @@ def test_the_model_of_a_run_gives_its_backbone(tmp_path, cnn):
     assert_same_weights(cnn, trained)
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_imagenet_gives_its_form_and_its_normalisation(tmp_path):
     images = keras.Input((32, 32, 3))
     scale, offset = pretrained.normalisation("imagenet")

@@ -111,6 +111,7 @@ def test_checkpoints_are_kept_by_number(tmp_path):
         assert checkpoints.Progress.of(file).epoch == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path):
     flags = (*TINY, "--loss=softmax", "--run_dir=run")
     run("train.py", *flags, cwd=tmp_path)

@@ -46,6 +46,7 @@ def test_two_replicas_train_the_same_run(one_device, tmp_path):
     assert_same(tmp_path / "run", one_device)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_replicas(one_device, tmp_path):
     folder = shutil.copytree(one_device, tmp_path / "run")
     shutil.move(folder / "previous.weights.h5", folder / "last.weights.h5")  # two epochs of three
