@@ -11,16 +11,22 @@ def check_choice(value, choices, name):
     return value
 
 
-def check_number(value, name, minimum=-math.inf, above=-math.inf):
-    """Returns `value` as a finite float, at least `minimum` and greater than `above`."""
-    expected = "a finite number"
-    expected += f" >= {minimum}" if minimum > -math.inf else ""
-    expected += f" > {above}" if above > -math.inf else ""
+def check_number(value, name, minimum=-math.inf, above=-math.inf, maximum=math.inf, below=math.inf):
+    """Returns `value` as a finite float: >= minimum, > above, <= maximum and < below."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number >= minimum and number > above):
+    is_inside = minimum <= number <= maximum and above < number < below
+    if not (math.isfinite(number) and is_inside):
+        if min(maximum, below) < math.inf:
+            left = f"[{minimum}" if minimum > -math.inf else f"({above}"
+            right = f"{maximum}]" if maximum < math.inf else f"{below})"
+            expected = f"a number in {left}, {right}"
+        else:
+            expected = "a finite number"
+            expected += f" >= {minimum}" if minimum > -math.inf else ""
+            expected += f" > {above}" if above > -math.inf else ""
         raise ValueError(f"{name} must be {expected}; got {value!r}")
     return number
 

@@ -1,6 +1,5 @@
 """SGD and learning-rate schedules with the semantics of the published recipes."""
 
-import numbers
 import re
 
 import keras
@@ -61,10 +60,9 @@ class SGD(keras.optimizers.Optimizer):
                 "weight_decay is decoupled from the gradient in Keras and not supported here: "
                 f"use l2; got weight_decay={kwargs['weight_decay']!r}"
             )
-        if not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
-            raise ValueError(f"momentum must be a number in [0, 1); got {momentum!r}")
+        momentum = check_number(momentum, "momentum", minimum=0, below=1)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.momentum = float(momentum)
+        self.momentum = momentum
         self.l2 = check_number(l2, "l2", minimum=0)
         self.l2_exclude = _checked_patterns(l2_exclude, "l2_exclude")
         self.learning_rate_factors = _checked_factors(learning_rate_factors)

@@ -16,7 +16,7 @@ DIRECTIONS = ("forward", "backward")
 READINGS = ("notebook", "paper")
 
 
-def check_counts(counts, zero_count="error", name="class_counts"):
+def check_counts(counts, zero_count="error", name="class_counts", allow_zero=False):
     """Returns `counts` as a checked float64 array.
 
     Args:
@@ -24,9 +24,10 @@ def check_counts(counts, zero_count="error", name="class_counts"):
         zero_count: what a class without samples means: "error" refuses it, "smooth" adds 1 to
             every count.
         name: the argument's name in error messages.
+        allow_zero: leaves such a class at 0, for what divides by no count.
 
     Returns:
-        [classes] float64, every entry positive.
+        [classes] float64, every entry positive unless `allow_zero`.
 
     Raises:
         ValueError: for another rank, fewer than two classes, a negative, non-finite or, with
@@ -38,6 +39,8 @@ def check_counts(counts, zero_count="error", name="class_counts"):
         raise ValueError(f"{name} must hold at least 2 classes; got {counts.size}")
     _refuse_entries(counts, ~np.isfinite(counts), name, "finite numbers")
     _refuse_entries(counts, counts < 0, name, "numbers >= 0")
+    if allow_zero:
+        return counts
     if zero_count == "smooth":
         return counts + 1.0
     _refuse_entries(
@@ -132,8 +135,7 @@ def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading=
     check_choice(direction, DIRECTIONS, "direction")
     check_choice(reading, READINGS, "reading")
     per_class = check_integer(per_class, "per_class", minimum=1)
-    # Only the order counts, which one more of every class leaves as it is.
-    train_counts = check_counts(train_counts, zero_count="smooth", name="train_counts")
+    train_counts = check_counts(train_counts, name="train_counts", allow_zero=True)
     num_classes = train_counts.size
     rank = np.empty(num_classes, dtype=np.int64)
     rank[np.argsort(-train_counts, kind="stable")] = np.arange(num_classes)

@@ -1,9 +1,10 @@
 """The linear classifier on top of a backbone's features."""
 
 import math
-import numbers
 
 import keras
+
+from lade_tf.checks import check_integer
 
 
 def classifier_head(features, num_classes, name="logits", initial_bias=None):
@@ -28,8 +29,7 @@ def classifier_head(features, num_classes, name="logits", initial_bias=None):
     """
     if len(features.shape) != 2 or features.shape[1] is None:
         raise ValueError(f"features must be [batch, d] with a known d; got shape {features.shape}")
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise ValueError(f"num_classes must be an integer >= 1; got {num_classes!r}")
+    check_integer(num_classes, "num_classes", minimum=1)
     limit = 1 / math.sqrt(features.shape[1])
     # Two initializers: one shared instance would draw the bias from the kernel's random numbers.
     bias_initializer = keras.initializers.RandomUniform(-limit, limit)

@@ -103,8 +103,7 @@ class FileData(DataSet):
 
     def __post_init__(self):
         super().__post_init__()
-        if check_number(self.jitter, "jitter", minimum=0) > 1:
-            raise ValueError(f"jitter must be a number in [0, 1]; got {self.jitter!r}")
+        check_number(self.jitter, "jitter", minimum=0, maximum=1)
         check_integer(self.size, "size", minimum=1)
 
     @property

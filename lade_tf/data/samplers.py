@@ -33,13 +33,10 @@ def class_probabilities(sampler, class_counts, progress=0.0):
             progress outside [0, 1].
     """
     check_choice(sampler, SAMPLERS, "sampler")
-    # "smooth" lets classes without images pass.
-    counts = check_counts(class_counts, zero_count="smooth") - 1.0
+    counts = check_counts(class_counts, allow_zero=True)
     if not counts.any():
         raise ValueError("class_counts must hold an image of some class; got only zeros")
-    progress = check_number(progress, "progress", minimum=0)
-    if progress > 1:
-        raise ValueError(f"progress must be a number in [0, 1]; got {progress!r}")
+    progress = check_number(progress, "progress", minimum=0, maximum=1)
     if sampler == "progressively_balanced":
         instance = class_probabilities("instance", counts)
         return (1 - progress) * instance + progress * class_probabilities("class_balanced", counts)

@@ -14,11 +14,12 @@ from lade_tf.label_shift.diagnostics import (
     label_shift_test,
 )
 from lade_tf.label_shift.em import EMFit, em, fit_em
-from lade_tf.label_shift.estimate import PriorEstimate, estimate
+from lade_tf.label_shift.estimate import METHODS, PriorEstimate, estimate
 from lade_tf.label_shift.rlls import rlls
 from lade_tf.label_shift.simplex import project_to_simplex
 
 __all__ = [
+    "METHODS",
     "BiasCorrectedTemperature",
     "EMFit",
     "LabelShiftTest",

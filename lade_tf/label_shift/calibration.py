@@ -9,6 +9,7 @@ from lade_tf.blocks import row_blocks
 from lade_tf.label_shift.checks import check_source, require_every_class
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
+from lade_tf.metrics.checks import check_probabilities
 
 LARGEST_TEMPERATURE = 100.0
 
@@ -26,7 +27,17 @@ class BiasCorrectedTemperature:
     biases: np.ndarray
 
     def __call__(self, probs):
-        """Returns the calibrated probabilities [samples, classes], in the dtype of `probs`."""
+        """Returns the calibrated probabilities [samples, classes], in the dtype of `probs`.
+
+        Raises:
+            ValueError: `probs` are no probabilities, or of another number of classes.
+        """
+        probs = check_probabilities(probs)
+        if probs.shape[1] != self.biases.size:
+            raise ValueError(
+                f"probabilities must have {self.biases.size} classes, as the sample that the "
+                f"calibration was fitted to; got {probs.shape[1]}"
+            )
         dtype = np.result_type(probs, np.float32)
         calibrated = np.empty(probs.shape, dtype)
         for rows in row_blocks(probs):

@@ -89,8 +89,7 @@ def estimate(
     check_choice(method, METHODS, "method")
     bootstrap = check_integer(bootstrap, "bootstrap", minimum=0)
     rng = np.random.default_rng(check_integer(seed, "seed", minimum=0))
-    if not 0 < check_number(confidence, "confidence") < 1:
-        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}")
+    confidence = check_number(confidence, "confidence", above=0, below=1)
     samples = check_samples(source_probs, source_labels, target_probs)
     num_classes = samples[0].shape[1]
     if shrink_to is not None:

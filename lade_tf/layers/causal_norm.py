@@ -48,9 +48,7 @@ class CausalNormClassifier(keras.layers.Layer):
         self.scale = check_number(scale, "scale", above=0)
         self.gamma = check_number(gamma, "gamma", minimum=0)
         self.effect = check_number(effect, "effect", minimum=0)
-        self.momentum = check_number(momentum, "momentum", minimum=0)
-        if self.momentum > 1:
-            raise ValueError(f"momentum must be a number in [0, 1]; got {momentum!r}")
+        self.momentum = check_number(momentum, "momentum", minimum=0, maximum=1)
 
     def build(self, input_shape):
         if len(input_shape) != 2 or input_shape[1] is None:
@@ -82,8 +80,11 @@ class CausalNormClassifier(keras.layers.Layer):
         """Returns [batch, units] float32 logits of [batch, d] features."""
         directions = _unit(self._heads(features))
         if training:
-            batch_mean = tf.reduce_mean(features, axis=0)
-            self.feature_mean.assign(self.momentum * self.feature_mean + batch_mean)
+            size = tf.cast(tf.shape(features)[0], features.dtype)
+            batch_mean = tf.math.divide_no_nan(tf.reduce_sum(features, axis=0), size)
+            # A replica without examples leaves it as it is.
+            momentum = tf.where(size > 0, self.momentum, 1.0)
+            self.feature_mean.assign(momentum * self.feature_mean + batch_mean)
         else:
             common = _unit(self._heads(self.feature_mean))
             cosine = tf.reduce_sum(directions * common, axis=-1, keepdims=True)

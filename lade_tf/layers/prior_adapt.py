@@ -94,6 +94,7 @@ class PriorAdaptLayer(keras.layers.Layer):
         if target_prior is not None:
             prior = self.check_in_graph(target_prior, tf.shape(logits)[0])
         log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
+        prior = tf.cast(prior, logits.dtype)
         return logits - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
 
     def get_config(self):

@@ -11,16 +11,13 @@ from lade_tf.ops import check_labels
 
 def check_label_smoothing(value):
     """Returns `value` as a float in [0, 1)."""
-    smoothing = check_number(value, "label_smoothing", minimum=0)
-    if smoothing >= 1:
-        raise ValueError(f"label_smoothing must be a number in [0, 1); got {value!r}")
-    return smoothing
+    return check_number(value, "label_smoothing", minimum=0, below=1)
 
 
 def balanced_softmax(logits, labels, log_prior, label_smoothing=0.0):
     """Returns the cross-entropy of softmax(f + log π), one value per example.
 
-    Training with the prior added leaves the logits free of it (equations 9 and 10 of LADE).
+    Training with the prior added leaves the logits free of it (equation 18 of LADE).
 
     Args:
         logits: [batch, classes].

@@ -63,9 +63,7 @@ def effective_number_weights(class_counts, beta, zero_count="error"):
         [classes] float64 (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
         CVPR 2019, equation 3).
     """
-    beta = check_number(beta, "beta", minimum=0)
-    if beta >= 1:
-        raise ValueError(f"beta must be a number in [0, 1); got {beta!r}")
+    beta = check_number(beta, "beta", minimum=0, below=1)
     counts = priors.check_counts(class_counts, zero_count)
     # −expm1(n·log β) is 1 − β^n without cancellation for β near 1.
     weights = 1 / -np.expm1(counts * np.log(beta)) if beta > 0 else np.ones_like(counts)

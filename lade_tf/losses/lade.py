@@ -1,4 +1,4 @@
-"""LADE: Balanced Softmax with the LADER regulariser (equation 16)."""
+"""LADE: Balanced Softmax with the LADER regulariser (equation 20)."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ class LADE(keras.losses.Loss):
     """mean_i CE(softmax(f_i + log π), y_i) + α · LADER, on integer labels and logits.
 
     Reference: Hong et al., "Disentangling Label Distribution for Long-tailed Visual Recognition",
-    CVPR 2021, equations 11 to 16; `lade_tf.ops.lader` gives the formulas.
+    CVPR 2021, equations 11 to 20; `lade_tf.ops.lader` gives the formulas.
 
     LADER is a statistic of the batch: every example's value is its cross-entropy plus α times the
     batch's LADER, so that Keras' mean is the paper's loss. A sample weight w means that the example

@@ -147,7 +147,7 @@ def macro_f1(predictions, labels, sample_weight=None):
     labels = check_class_indices("labels", labels)
     predictions = check_class_indices("predictions", predictions, len(labels))
     weight = check_sample_weight(sample_weight, len(labels))
-    num_classes = max(labels.max(), predictions.max()) + 1
+    num_classes = 1 + int(max(labels.max(), predictions.max()))
     hits = np.bincount(labels, weights=weight * (predictions == labels), minlength=num_classes)
     occurrences = np.bincount(labels, weights=weight, minlength=num_classes)
     occurrences += np.bincount(predictions, weights=weight, minlength=num_classes)

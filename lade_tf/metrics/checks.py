@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lade_tf.priors import check_counts
+
 # Half-precision softmax outputs miss a sum of 1 by rounding alone; logits miss it by far more.
 SUM_TOLERANCE = 1e-2
 
@@ -70,11 +72,7 @@ def check_sample_weight(sample_weight, num_samples):
 
 def check_class_counts(class_counts, num_classes=None):
     """Returns `class_counts`, the training images of each class, as float64 [classes]."""
-    counts = np.asarray(class_counts, dtype=np.float64)
-    if counts.ndim != 1 or counts.size == 0:
-        raise ValueError(f"class_counts must have shape [classes]; got shape {counts.shape}")
+    counts = check_counts(class_counts, allow_zero=True)
     if num_classes is not None and len(counts) != num_classes:
         raise ValueError(f"class_counts must hold {num_classes} classes; got {len(counts)}")
-    if not np.isfinite(counts).all() or counts.min() < 0:
-        raise ValueError("class_counts must be finite and >= 0 everywhere")
     return counts

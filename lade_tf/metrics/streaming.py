@@ -57,7 +57,7 @@ class StreamingMetric(keras.metrics.Metric):
         """
         predictions = _check_predictions(y_pred, self.num_classes)
         labels, validity = ops.check_labels(y_true, predictions, predictions.shape[-1])
-        weight, are_weights = _check_sample_weight(sample_weight, labels, self.dtype)
+        weight, are_weights = ops.check_sample_weight(sample_weight, labels, self.dtype)
         probabilities, are_probabilities = self.check_probabilities(predictions)
         validity = tf.where(are_weights & are_probabilities, validity, float("nan"))
         sums = self.batch_sums(probabilities, labels, weight)
@@ -321,20 +321,6 @@ def _check_predictions(y_pred, num_classes):
             f"y_pred must have shape [batch, {num_classes or 'classes'}]; got shape {shape}"
         )
     return predictions if predictions.dtype == tf.float64 else tf.cast(predictions, tf.float32)
-
-
-def _check_sample_weight(sample_weight, labels, dtype):
-    """Returns weights [batch], ones where they are None, and whether all are finite and >= 0."""
-    if sample_weight is None:
-        return tf.ones_like(labels, dtype), tf.constant(True)
-    weight = tf.cast(sample_weight, dtype)
-    sizes = {weight.shape.num_elements(), labels.shape[0]} - {None}
-    if len(sizes) > 1:
-        raise ValueError(f"sample_weight must have shape {labels.shape}; got {weight.shape}")
-    weight = tf.reshape(weight, tf.shape(labels))
-    are_weights = tf.reduce_all((weight >= 0) & tf.math.is_finite(weight))
-    message = ["sample_weight must be finite and >= 0 everywhere; got", tf.reduce_min(weight)]
-    return ops.asserted(weight, are_weights, message), are_weights
 
 
 def _most_probable(probabilities):

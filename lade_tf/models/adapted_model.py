@@ -1,12 +1,15 @@
 """AdaptedModel: a network, and after it the target prior of the place where it runs."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from lade_tf import label_shift, priors
-from lade_tf.checks import check_integer
+from lade_tf.checks import check_choice, check_integer
 from lade_tf.layers import PriorAdaptLayer
+from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models.export import export_saved_model
 from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.networks import check_output_shape, gives_logits
@@ -85,11 +88,11 @@ class AdaptedModel(MultiWorkerModel):
         >>> model.adapt_to(new_images, validation_images, validation_labels)
 
         Args:
-            target_inputs: [target samples, ...], unlabelled, from where the model is to run.
-            source_inputs: [source samples, ...], a labelled sample unseen in training.
-            source_labels: its classes, integers [source samples].
+            target_inputs: what `predict` takes, unlabelled, from where the model is to run.
+            source_inputs: what `predict` takes, a labelled sample unseen in training.
+            source_labels: its classes, integers [source samples], in the same order.
             method: "em", "bbse" or "rlls".
-            batch_size: inputs that the network is given at a time.
+            batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
                 no intervals, and no test of whether it is a label shift at all.
 
@@ -99,8 +102,17 @@ class AdaptedModel(MultiWorkerModel):
         Raises:
             ValueError: as `lade_tf.label_shift.estimate`; the stored prior stays.
         """
+        check_choice(method, label_shift.METHODS, "method")
+        num_classes = len(self.class_counts)
+        num_samples = len(source_inputs) if isinstance(source_inputs, np.ndarray) else None
+        labels = check_class_indices("source_labels", source_labels, num_samples, num_classes)
+        check_integer(batch_size, "batch_size", minimum=1)
+        prior = priors.uniform_prior(num_classes)
+        if method == "em" and not options.get("calibrate", True):
+            # Nothing moves these to the sample's own prior, which is where EM starts.
+            prior = np.bincount(labels, minlength=num_classes) / len(labels)
         source, target = (
-            self._uniform_probabilities(inputs, batch_size)
+            self._probabilities(inputs, prior, batch_size)
             for inputs in (source_inputs, target_inputs)
         )
         options = {"bootstrap": 0, **options}
@@ -108,23 +120,23 @@ class AdaptedModel(MultiWorkerModel):
         self.set_target_prior(estimate.prior)
         return estimate
 
-    def _uniform_probabilities(self, inputs, batch_size):
-        """Returns [samples, classes] probabilities at the uniform prior."""
-        num_classes = len(self.class_counts)
-        uniform = priors.uniform_prior(num_classes)
-
-        @tf.function(reduce_retracing=True)
-        def probabilities(batch):
-            return tf.nn.softmax(self(batch, target_prior=uniform))
-
-        starts = range(0, len(inputs), check_integer(batch_size, "batch_size", minimum=1))
-        batches = [probabilities(inputs[start : start + batch_size]) for start in starts]
-        return np.concatenate([np.zeros([0, num_classes], np.float32), *batches])
+    def _probabilities(self, inputs, prior, batch_size):
+        """Returns [samples, classes] probabilities at a prior, NumPy."""
+        if isinstance(inputs, np.ndarray) and not len(inputs):
+            return np.zeros([0, len(self.class_counts)], np.float32)
+        arrays = {} if isinstance(inputs, tf.data.Dataset) else {"batch_size": batch_size}
+        outputs = self.network.predict(inputs, verbose=0, **arrays)
+        logits = self.prior_adapt(self._as_logits(outputs), target_prior=prior)
+        return tf.nn.softmax(logits).numpy()
 
     def raw_logits(self, inputs, training=False):
         """Returns the network's float32 logits [batch, classes], before any target prior."""
-        outputs = tf.cast(self.network(inputs, training=training), tf.float32)
+        outputs = self.network(inputs, training=training)
         self.built = True  # training comes here without going through Keras' __call__
+        return self._as_logits(outputs)
+
+    def _as_logits(self, outputs):
+        outputs = tf.cast(outputs, tf.float32)
         if self.from_logits:
             return outputs
         return tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY))
@@ -261,7 +273,18 @@ class AdaptedModel(MultiWorkerModel):
 
 def label_sets(y):
     """Returns the labels that a batch has: one set, or the two of `lade_tf.data.mixup`."""
-    return y[:2] if isinstance(y, tuple) else (y,)
+    if not isinstance(y, (tuple, list, dict)):
+        return (y,)
+    if not isinstance(y, tuple) or len(y) != 3 or not y[2].dtype.is_floating:
+        raise ValueError(
+            "labels must be one tensor [batch], or the three that lade_tf.data.mixup gives, "
+            f"(labels, other labels, shares); got {keras.tree.map_structure(_describe, y)}"
+        )
+    return y[:2]
+
+
+def _describe(tensor):
+    return f"{tensor.dtype.name} {list(tensor.shape)}"
 
 
 def mixed(y, losses):
@@ -275,13 +298,19 @@ def mixed(y, losses):
 
 def _refuse_loss_on_probabilities(loss):
     """The compiled loss sees logits; one that expects probabilities would be silently wrong."""
-    if isinstance(loss, str) and "crossentropy" in loss:
-        from_logits = False
-    else:
-        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-        from_logits = config.get("from_logits", True)
-    if not from_logits:
-        raise ValueError(
-            "loss must expect logits, which is what it is given here, for example "
-            f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {loss!r}"
-        )
+    for one in keras.tree.flatten(loss):
+        if not _expects_logits(one):
+            raise ValueError(
+                "loss must expect logits, which is what it is given here, for example "
+                f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
+            )
+
+
+def _expects_logits(loss):
+    """Returns whether a loss takes logits, as far as Keras' `from_logits` tells."""
+    if isinstance(loss, str):
+        return "crossentropy" not in loss
+    if isinstance(loss, keras.losses.Loss):
+        return loss.get_config().get("from_logits", True)
+    parameter = inspect.signature(loss).parameters.get("from_logits") if callable(loss) else None
+    return parameter is None or parameter.default is not False

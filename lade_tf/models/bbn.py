@@ -1,7 +1,6 @@
 """BBN: two branches that learn from two samplers, mixed by a weight that falls with the epochs."""
 
 import functools
-import inspect
 
 import keras
 import numpy as np
@@ -10,6 +9,7 @@ import tensorflow as tf
 from lade_tf.checks import check_integer
 from lade_tf.losses.balanced_softmax import balanced_softmax
 from lade_tf.models.own_loss_model import OwnLossModel
+from lade_tf.ops import check_sample_weight
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -42,6 +42,8 @@ class BBN(OwnLossModel):
     Raises:
         ValueError: for a network without two branches, bad counts, priors, epochs or steps.
     """
+
+    REFUSED = dict.fromkeys(("class_weight", "sample_weight"), "its samplers weight the classes")
 
     def __init__(
         self,
@@ -98,18 +100,11 @@ class BBN(OwnLossModel):
         """Returns cross-entropy on raw logits plus the network's own losses, as Keras scales it."""
         # The prior that it takes is uniform here: log 1 for every class.
         values = balanced_softmax(y_pred, y, log_prior=np.zeros(len(self.class_counts)))
-        if sample_weight is not None:
-            values *= tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
-        loss = tf.reduce_mean(values) + self._regularization()
+        weight, _ = check_sample_weight(sample_weight, values, values.dtype)
+        size = tf.cast(tf.size(values), values.dtype)  # 0 on a replica without examples
+        mean = tf.math.divide_no_nan(tf.reduce_sum(weight * values), size)
+        loss = mean + self._regularization()
         return loss / self.distribute_strategy.num_replicas_in_sync
-
-    def fit(self, *args, **kwargs):
-        _refuse_weights(super().fit, args, kwargs)
-        return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, *args, **kwargs):
-        _refuse_weights(super().train_on_batch, args, kwargs)
-        return super().train_on_batch(*args, **kwargs)
 
     def get_config(self):
         return {
@@ -207,10 +202,3 @@ def _check_pairs(data):
 
 def _structure(part):
     return keras.tree.map_structure(lambda tensor: list(tensor.shape), part)
-
-
-def _refuse_weights(method, args, kwargs):
-    given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
-    for name in ("class_weight", "sample_weight"):
-        if given.get(name) is not None:
-            raise ValueError(f"{name} must not be given to BBN: its samplers weight the classes")

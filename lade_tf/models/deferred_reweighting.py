@@ -6,6 +6,7 @@ import tensorflow as tf
 from lade_tf.checks import check_integer
 from lade_tf.losses import effective_number_weights
 from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.ops import check_labels, check_sample_weight
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -51,18 +52,18 @@ class DeferredReweightingModel(AdaptedModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the compiled loss, in training weighted once `start_step` steps are done."""
         if training:
-            weights = self._weights(y)
-            sample_weight = weights if sample_weight is None else weights * sample_weight
+            labels, validity = check_labels(y, y_pred, len(self.class_counts))
+            given, _ = check_sample_weight(sample_weight, labels, tf.float32)
+            sample_weight = validity * given * self._weights(labels)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _weights(self, labels):
         """Returns [batch] weights of mean 1, of all replicas: Keras divides by the examples."""
-        table = tf.constant(self.class_weights, tf.float32)
-        weights = tf.gather(table, tf.reshape(tf.cast(labels, tf.int32), [-1]))
-        mean = tf.reduce_mean(weights)
+        weights = tf.gather(tf.constant(self.class_weights, tf.float32), labels)
+        sums = tf.stack([tf.reduce_sum(weights), tf.reduce_sum(tf.ones_like(weights))])
         if self.distribute_strategy.num_replicas_in_sync > 1:
-            mean = tf.distribute.get_replica_context().all_reduce("mean", mean)
-        weights /= mean
+            sums = tf.distribute.get_replica_context().all_reduce("sum", sums)
+        weights *= tf.math.divide_no_nan(sums[1], sums[0])
         return tf.where(self.optimizer.iterations < self.start_step, 1.0, weights)
 
     def get_config(self):

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
+import keras
 import tensorflow as tf
 
 CLASS_NAMES_ASSET = "class_names.json"
@@ -23,22 +24,27 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
 
     Args:
         model: a built `AdaptedModel` whose network has one input.
-        filepath: the folder to write; an existing SavedModel there is replaced, as Keras does.
+        filepath: the folder to write, new, empty or a SavedModel's, which is replaced.
         class_names: C names in label order, or None for "0" to "C-1".
-        input_signature: tf.TensorSpec of the images; None takes that of the network's one input.
+        input_signature: tf.TensorSpec or keras.InputSpec of the images, alone or in a list; None
+            takes that of the network's one input.
 
     Raises:
-        ValueError: for another number of names, or without `input_signature` a network whose
-            inputs aren't known or more than one.
+        ValueError: for a `filepath` that holds anything else, another number of names, and without
+            `input_signature` a network whose inputs aren't known or more than one.
     """
+    # What a link points to is replaced, not the link.
+    filepath = pathlib.Path(filepath).resolve()
+    _check_replaceable(filepath)
     num_classes = len(model.class_counts)
-    names = [str(index) for index in range(num_classes)] if class_names is None else class_names
+    names = range(num_classes) if class_names is None else class_names
+    if isinstance(names, str):
+        raise ValueError(f"class_names must be a list of names; got {names!r}")
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
     training_prior = {"prior": model.training_prior.tolist(), "class_counts": model.class_counts}
     module = _ServedModel(model, _image_spec(model.network, input_signature))
     signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
-    filepath = pathlib.Path(filepath)
     filepath.parent.mkdir(parents=True, exist_ok=True)
     # Written beside its place and moved there whole: a kill never leaves half a model.
     with tempfile.TemporaryDirectory(dir=filepath.parent, prefix="tmp-") as folder:
@@ -51,6 +57,18 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
         if filepath.exists():
             shutil.rmtree(filepath)
         written.rename(filepath)
+
+
+def _check_replaceable(filepath):
+    if not filepath.exists():
+        return
+    if filepath.is_dir():
+        content = {path.name for path in filepath.iterdir()}
+        if not content or "saved_model.pb" in content:
+            return
+    raise ValueError(
+        f"filepath must be a new or empty folder, or a SavedModel to replace; {filepath} is neither"
+    )
 
 
 class _ServedModel(tf.Module):
@@ -91,7 +109,14 @@ def _named_outputs(logits):
 
 def _image_spec(network, input_signature):
     if input_signature is not None:
-        return tf.TensorSpec(input_signature.shape, input_signature.dtype, name="images")
+        specs = keras.tree.flatten(input_signature)
+        given = [getattr(spec, name, None) for spec in specs for name in ("shape", "dtype")]
+        if len(given) != 2 or any(part is None for part in given):
+            raise ValueError(
+                "input_signature must be one tf.TensorSpec or keras.InputSpec with shape and "
+                f"dtype; got {input_signature!r}"
+            )
+        return tf.TensorSpec(*given, name="images")
     inputs = getattr(network, "inputs", None)
     if not inputs or len(inputs) != 1:
         raise ValueError(

@@ -1,18 +1,17 @@
 """LADEModel: any network, trained with LADE; its target prior can be set afterwards."""
 
-import inspect
-
 import keras
 import tensorflow as tf
 
 from lade_tf.losses import LADE
 from lade_tf.models.adapted_model import label_sets, mixed
 from lade_tf.models.own_loss_model import OwnLossModel
+from lade_tf.ops import check_sample_weight
 
 
 @keras.saving.register_keras_serializable("lade_tf")
 class LADEModel(OwnLossModel):
-    """Trains `network` with LADE (equation 16), and serves it for any target prior (equation 17).
+    """Trains `network` with LADE (equation 20), and serves it for any target prior (equation 17).
 
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss"
     is LADE and its two terms stand beside it: "cross_entropy" (Balanced Softmax) and "lader".
@@ -33,6 +32,11 @@ class LADEModel(OwnLossModel):
         target_prior: [classes] the prior to adapt to at first, or None for uniform.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
+
+    REFUSED = {
+        "class_weight": "LADE already corrects for the training prior. To expect other classes "
+        "where the model runs, use set_target_prior"
+    }
 
     def __init__(
         self,
@@ -66,9 +70,7 @@ class LADEModel(OwnLossModel):
     def _local_loss(self, logits, y, sample_weight):
         """Returns what needs no other replica: mean cross-entropy, statistics, batch size, rest."""
         cross_entropy, statistics = self.lade.local_terms(logits, y, sample_weight)
-        weight = tf.ones_like(cross_entropy)
-        if sample_weight is not None:
-            weight = tf.reshape(tf.cast(sample_weight, weight.dtype), tf.shape(weight))
+        weight, _ = check_sample_weight(sample_weight, cross_entropy, cross_entropy.dtype)
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
         return mean, statistics, tf.shape(cross_entropy)[0], self._regularization()
 
@@ -94,32 +96,16 @@ class LADEModel(OwnLossModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""
-        super().compile(optimizer, loss, *args, **kwargs)
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if inner.gradient_accumulation_steps:
+        optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if getattr(inner, "gradient_accumulation_steps", None):
             raise ValueError(
                 "gradient_accumulation_steps must not be set on LADEModel's optimizer: LADER would "
                 "become a statistic of the micro-batch. Use a larger batch"
             )
-
-    def fit(self, *args, **kwargs):
-        _refuse_class_weight(super().fit, args, kwargs)
-        return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, *args, **kwargs):
-        _refuse_class_weight(super().train_on_batch, args, kwargs)
-        return super().train_on_batch(*args, **kwargs)
+        super().compile(optimizer, loss, *args, **kwargs)
 
     def get_config(self):
         config = super().get_config()
         lade = self.lade.get_config()
         return {**config, **{key: lade[key] for key in ("alpha", "remine_lambda", "estimator")}}
-
-
-def _refuse_class_weight(method, args, kwargs):
-    given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
-    if given.get("class_weight") is not None:
-        raise ValueError(
-            "class_weight must not be given to LADEModel: LADE already corrects for the training "
-            "prior. To expect other classes where the model runs, use set_target_prior"
-        )

@@ -1,6 +1,9 @@
 """What can be told of a network from its layers."""
 
 import keras
+import tensorflow as tf
+
+SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
 def gives_logits(model):
@@ -9,20 +12,29 @@ def gives_logits(model):
     if isinstance(last, keras.Model):
         return gives_logits(last)
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
+    # By its name: that of keras.ops.softmax isn't a layer, and has no public class.
+    if type(last).__name__ == "Softmax" or activation in SOFTMAX_FUNCTIONS:
         return False
-    # A bare linear Activation may follow anything, as in the mixed-precision idiom.
     if activation is keras.activations.linear and hasattr(last, "kernel"):
         return True
     return None
 
 
 def last_layer(model):
-    """Returns the layer that a sequential or functional model ends in, None for others."""
-    if isinstance(model, keras.Sequential):
-        return model.layers[-1] if model.layers else None
-    # Only functional models know their operations.
-    return getattr(model, "operations", [None])[-1]
+    """Returns the layer that a sequential or functional model ends in, None for others.
+
+    A bare linear Activation, the cast of the mixed-precision idiom, is looked through.
+    """
+    # Only sequential and functional models know their operations, and in which order.
+    is_sequential = isinstance(model, keras.Sequential)
+    operations = model.layers if is_sequential else getattr(model, "operations", [])
+    operations = [operation for operation in operations if not _is_identity(operation)]
+    return operations[-1] if operations else None
+
+
+def _is_identity(operation):
+    is_activation = isinstance(operation, keras.layers.Activation)
+    return is_activation and operation.activation is keras.activations.linear
 
 
 def check_output_shape(shape, num_classes):

@@ -16,7 +16,7 @@ from lade_tf.layers.cosine_norm_classifier import CosineNormClassifier
 from lade_tf.layers.meta_embedding import MetaEmbedding, squared_distances
 from lade_tf.layers.modulated_attention import ModulatedAttention
 from lade_tf.models.own_loss_model import OwnLossModel
-from lade_tf.ops import check_labels
+from lade_tf.ops import check_labels, check_sample_weight
 
 REPULSION_WEIGHT = 0.01  # a constant of the released code
 
@@ -74,14 +74,13 @@ class OLTR(OwnLossModel):
         """Returns the loss per replica, as Keras does; `y_pred` is (features, raw logits)."""
         features, logits = y_pred
         labels, validity = check_labels(y, logits, len(self.class_counts))
+        weight, _ = check_sample_weight(sample_weight, labels, tf.float32)
         cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits) * validity
-        if sample_weight is not None:
-            sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(labels))
-            cross_entropy *= sample_weight
+        cross_entropy *= weight
         batch_size = tf.shape(labels)[0]
         mean = tf.math.divide_no_nan(tf.reduce_sum(cross_entropy), tf.cast(batch_size, tf.float32))
         centroids = centroids_loss(
-            features, labels, _meta_embedding(self.network).centroids, self.margin, sample_weight
+            features, labels, _meta_embedding(self.network).centroids, self.margin, weight
         )
         # Weighted as Keras weights the loss they make up.
         self.cross_entropy_tracker.update_state(mean, sample_weight=batch_size)

@@ -1,4 +1,4 @@
-"""The one place where labels that meet logits in a graph are checked."""
+"""The one place where labels and weights that meet logits in a graph are checked."""
 
 import tensorflow as tf
 
@@ -12,7 +12,8 @@ def check_labels(labels, logits, num_classes):
     also multiply its result by the factor: it then becomes NaN, never a plausible number.
 
     Args:
-        labels: [batch] or [batch, 1] integers of any dtype (Keras hands them over as floats).
+        labels: [batch] or [batch, 1] integers of any dtype (Keras hands them over as floats), or
+            booleans.
         logits: [batch, classes], for its shape alone.
         num_classes: C, the number of classes that was declared.
 
@@ -40,6 +41,8 @@ def check_labels(labels, logits, num_classes):
             f"labels and logits must have the same batch size; got {labels.shape[0]} labels "
             f"for {logits.shape[0]} rows of logits"
         )
+    if not labels.dtype.is_floating:
+        labels = tf.cast(labels, tf.int64)  # a narrower type may not hold C to compare with
     # Checked before the cast, which would make labels of fractions and of too large integers.
     is_label = (labels >= 0) & (labels < num_classes)
     if labels.dtype.is_floating:
@@ -49,3 +52,33 @@ def check_labels(labels, logits, num_classes):
     span = [message, tf.reduce_min(labels), "to", tf.reduce_max(labels)]
     labels = tf.cast(asserted(labels, all_labels, span), tf.int32)
     return labels, tf.where(all_labels, 1.0, float("nan"))
+
+
+def check_sample_weight(sample_weight, labels, dtype):
+    """Returns weights ready to use, and whether all of them are what they should be.
+
+    As with labels, under XLA the second must decide whether a result becomes NaN.
+
+    Args:
+        sample_weight: [batch] or [batch, 1] numbers of any dtype, or None, which means 1.
+        labels: [batch], as `check_labels` returns them.
+        dtype: of the weights returned.
+
+    Returns:
+        (weights [batch], boolean scalar: whether all are finite and >= 0).
+
+    Raises:
+        ValueError: for another number of weights, and in eager mode for a weight that is negative
+            or not finite.
+        tf.errors.InvalidArgumentError: in graph mode, for such a weight.
+    """
+    if sample_weight is None:
+        return tf.ones_like(labels, dtype), tf.constant(True)
+    weight = tf.cast(sample_weight, dtype)
+    sizes = {weight.shape.num_elements(), labels.shape[0]} - {None}
+    if len(sizes) > 1:
+        raise ValueError(f"sample_weight must have shape {labels.shape}; got {weight.shape}")
+    weight = tf.reshape(weight, tf.shape(labels))
+    are_weights = tf.reduce_all((weight >= 0) & tf.math.is_finite(weight))
+    message = ["sample_weight must be finite and >= 0 everywhere; got", tf.reduce_min(weight)]
+    return asserted(weight, are_weights, message), are_weights

@@ -5,8 +5,7 @@ import tensorflow as tf
 
 from lade_tf import priors
 from lade_tf.checks import check_choice, check_number
-from lade_tf.ops.assertions import asserted
-from lade_tf.ops.labels import check_labels
+from lade_tf.ops.labels import check_labels, check_sample_weight
 
 ESTIMATORS = ("paper", "reference")
 # Far above what float32 can hold: what is lost to underflow doesn't show in a larger sum.
@@ -56,8 +55,8 @@ def lader(
 
     Raises:
         ValueError: for bad counts, λ or estimator, shapes that don't match and, in eager mode,
-            labels out of range or negative weights (in graph mode InvalidArgumentError; under XLA
-            the value is NaN).
+            labels out of range and weights that are negative or not finite (in graph mode
+            InvalidArgumentError; under XLA the value is NaN).
     """
     return lader_and_share(
         logits, labels, class_counts, remine_lambda, estimator, sample_weight, zero_count
@@ -122,13 +121,8 @@ def lade_terms(logits, labels, prior, estimator="paper", sample_weight=None):
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels, validity = check_labels(labels, logits, prior.size)
     logits = tf.ensure_shape(logits, [None, prior.size])
-    occurrences = tf.ones_like(labels, logits.dtype)
-    if sample_weight is not None:
-        occurrences = tf.reshape(tf.cast(sample_weight, logits.dtype), tf.shape(labels))
-        is_weight = tf.reduce_all(occurrences >= 0)
-        message = ["sample_weight must hold numbers >= 0; got", tf.reduce_min(occurrences)]
-        occurrences = asserted(occurrences, is_weight, message)
-        validity = tf.where(is_weight, validity, float("nan"))
+    occurrences, are_weights = check_sample_weight(sample_weight, labels, logits.dtype)
+    validity = tf.where(are_weights, validity, float("nan"))
     importance = occurrences
     if estimator == "paper":
         importance *= tf.gather(tf.constant(1 / (prior.size * prior), logits.dtype), labels)

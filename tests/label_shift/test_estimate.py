@@ -235,7 +235,7 @@ def test_a_missing_class_can_be_estimated_by_rlls():
         ({"method": "mlls"}, "method must be one of 'bbse', 'rlls', 'em'; got 'mlls'"),
         ({"bootstrap": -1}, "bootstrap must be an integer >= 0"),
         ({"seed": 0.5}, "seed must be an integer >= 0"),
-        ({"confidence": 95}, "confidence must lie between 0 and 1; got 95"),
+        ({"confidence": 95}, r"confidence must be a number in \(0, 1\); got 95"),
         ({"shrink_to": [0.5, 0.5]}, "shrink_to must have 3 entries"),
         ({"shrink_to": SOURCE, "bootstrap": 0}, "bootstrap must be at least 2 to shrink; got 0"),
         ({"target_probs": np.zeros((0, 3))}, "target_probs must hold at least one sample"),

@@ -224,6 +224,15 @@ def test_two_replicas_train_like_one(two_replicas):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_an_empty_batch_leaves_the_feature_mean_as_it_is():
+    layer = lade_tf.layers.CausalNormClassifier(3)
+    layer(np.ones([4, 6], np.float32), training=True)
+    before = layer.feature_mean.numpy()
+    layer(np.zeros([0, 6], np.float32), training=True)
+    np.testing.assert_array_equal(layer.feature_mean.numpy(), before)
+    assert before.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -232,7 +241,7 @@ def test_two_replicas_train_like_one(two_replicas):
         ({"scale": 0.0}, "scale must be a finite number > 0; got 0.0"),
         ({"gamma": -1.0}, "gamma must be a finite number >= 0; got -1.0"),
         ({"effect": -0.1}, "effect must be a finite number >= 0; got -0.1"),
-        ({"momentum": -0.1}, "momentum must be a finite number >= 0; got -0.1"),
+        ({"momentum": -0.1}, r"momentum must be a number in \[0, 1\]; got -0.1"),
         ({"momentum": 1.1}, r"momentum must be a number in \[0, 1\]; got 1.1"),
     ],
 )

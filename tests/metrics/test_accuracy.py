@@ -77,6 +77,11 @@ def test_class_without_training_images_is_few_shot():
     assert metrics.shot_accuracy([0, 1], [0, 1], [500, 0])["few"] == 1.0
 
 
+def test_macro_f1_of_labels_that_fill_their_type():
+    labels, predictions = np.array([0, 255], np.uint8), np.array([0, 254], np.uint8)
+    assert metrics.macro_f1(predictions, labels) == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -90,9 +95,12 @@ def test_class_without_training_images_is_few_shot():
         (lambda: metrics.per_class_accuracy([2], [0], 2), r"predictions must be in 0\.\.1; got"),
         (lambda: metrics.per_class_accuracy([0], [0], 0), "num_classes must be an integer >= 1"),
         (lambda: metrics.shot_accuracy([0], [0], [[5]]), "class_counts must have shape"),
-        (lambda: metrics.shot_accuracy([0], [0], []), "class_counts must have shape"),
-        (lambda: metrics.shot_accuracy([0], [0], [-1]), "class_counts must be finite and >= 0"),
-        (lambda: metrics.shot_accuracy([0], [0], [np.nan]), "class_counts must be finite"),
+        (lambda: metrics.shot_accuracy([0], [0], []), "class_counts must hold at least 2"),
+        (
+            lambda: metrics.shot_accuracy([0], [0], [2, -1]),
+            "class_counts must hold numbers >= 0; got -1",
+        ),
+        (lambda: metrics.shot_accuracy([0], [0], [2, np.nan]), "class_counts must hold finite"),
     ],
 )
 def test_bad_input_is_refused(call, message):

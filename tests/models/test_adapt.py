@@ -69,16 +69,33 @@ def test_a_subclassed_model_needs_to_say_what_it_gives():
     assert adapted(make_images()).shape == (7, 3)
 
 
-def test_a_bare_linear_activation_tells_nothing():
-    # The mixed-precision idiom: a softmax, and after it a cast.
-    model = keras.Sequential([sequential("softmax"), keras.layers.Activation("linear")])
-    with pytest.raises(ValueError, match="from_logits must be given"):
-        lade_tf.adapt(model, COUNTS)
+@pytest.mark.parametrize("kind", ["cast", "cast in a functional model", "function", "operation"])
+def test_probabilities_are_told_in_every_form(kind):
+    inputs = keras.Input((5,))
+    outputs = keras.layers.Dense(3)(inputs)
+    cast = keras.layers.Activation("linear", dtype="float32")  # of the mixed-precision idiom
+    model = {
+        "cast": lambda: keras.Sequential([sequential("softmax"), cast]),
+        "cast in a functional model": lambda: keras.Model(
+            inputs, cast(keras.layers.Softmax()(outputs))
+        ),
+        "function": lambda: sequential(tf.nn.softmax),
+        "operation": lambda: keras.Model(inputs, keras.ops.softmax(outputs)),
+    }[kind]()
+    assert not lade_tf.adapt(model, COUNTS).from_logits
+    with pytest.raises(ValueError, match="network must give logits; its last layer is a softmax"):
+        lade_tf.LADEModel(model, COUNTS)
+
+
+def test_logits_are_told_behind_a_cast():
+    cast = keras.layers.Activation("linear", dtype="float32")
+    assert lade_tf.adapt(keras.Sequential([sequential(None), cast]), COUNTS).from_logits
 
 
 def test_a_loss_that_expects_probabilities_is_refused():
     adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
-    for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
+    name, losses = "sparse_categorical_crossentropy", keras.losses
+    for loss in (name, [name], getattr(losses, name), losses.SparseCategoricalCrossentropy()):
         with pytest.raises(ValueError, match="loss must expect logits"):
             adapted.compile("sgd", loss)
 
@@ -123,3 +140,65 @@ def test_evaluate_shows_the_loss_of_the_model_and_the_accuracy_of_the_target():
 def test_bad_counts_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         lade_tf.adapt(sequential(None), counts)
+
+
+def gaussians(share, size, seed):
+    """Returns samples [size, 1] of two classes at ∓1, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(size) < share).astype(np.int64)
+    return rng.normal(2 * labels - 1, 1.0)[:, None].astype(np.float32), labels
+
+
+@pytest.fixture
+def exact():
+    """A model whose logits are those of the two Gaussians at the uniform prior."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    network.layers[0].set_weights([np.array([[-1.0, 1.0]], np.float32), np.zeros(2)])
+    return lade_tf.AdaptedModel(network, [9, 1])
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_adapt_to_finds_the_prior_with_and_without_calibration(exact, calibrate):
+    source, labels = gaussians(0.1, 5000, seed=0)
+    target, _ = gaussians(0.7, 5000, seed=1)
+    exact.adapt_to(target, source, labels, calibrate=calibrate)
+    np.testing.assert_allclose(exact.target_prior, [0.3, 0.7], atol=0.03)
+
+
+def test_adapt_to_takes_data_sets(exact):
+    source, labels = gaussians(0.1, 300, seed=0)
+    target, _ = gaussians(0.7, 300, seed=1)
+    expected = exact.adapt_to(target, source, labels).prior
+    arrays = tf.data.Dataset.from_tensor_slices
+    found = exact.adapt_to(arrays(target).batch(7), arrays((source, labels)).batch(9), labels)
+    np.testing.assert_allclose(found.prior, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"method": "emm"}, "method must be one of"),
+        ({"source_labels": [0]}, "source_labels must hold 7 samples; got 1"),
+        ({"source_labels": np.zeros([7, 1], int)}, r"source_labels must have shape \[samples\]"),
+        ({"source_labels": np.full(7, 3)}, r"source_labels must be in 0\.\.2; got values from 3"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1"),
+    ],
+)
+def test_adapt_to_refuses_before_it_computes(changed, message):
+    model = lade_tf.adapt(sequential(None), COUNTS)
+    model.network.predict = None  # calling it would be a TypeError
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])
+    arguments = {"source_inputs": make_images(), "source_labels": labels, **changed}
+    with pytest.raises(ValueError, match=message):
+        model.adapt_to(make_images(), **arguments)
+
+
+@pytest.mark.parametrize("y", [(1, 1), (1, 1, 1), {"labels": 1}])
+def test_labels_of_another_structure_are_refused(y):
+    adapted = lade_tf.adapt(sequential(None), COUNTS)
+    adapted.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    labels = tf.constant([0, 1, 2, 0, 1, 2, 0])
+    y = tf.nest.map_structure(lambda _: labels, y)
+    data = tf.data.Dataset.from_tensors((make_images(), y))
+    with pytest.raises(ValueError, match=r"labels must be one tensor \[batch\], or the three"):
+        adapted.fit(data, verbose=0)

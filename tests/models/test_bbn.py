@@ -403,6 +403,15 @@ def test_two_replicas_train_like_one(two_replicas):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_replica_without_examples_shows_a_finite_loss(two_replicas):
+    images, labels = make_pairs()
+    with two_replicas.scope():
+        model = make_model()
+    images, labels = ([part[:9] for part in parts] for parts in (images, labels))
+    history = model.fit(images, labels, batch_size=8, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
 # Bad input.
 
 

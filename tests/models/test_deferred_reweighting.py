@@ -76,6 +76,28 @@ def test_two_replicas_train_like_one(two_replicas):
     assert history["loss"][0] > 0
 
 
+def test_a_replica_without_examples_ruins_nothing(two_replicas):
+    with two_replicas.scope():
+        model = make(start_step=0)
+    model.fit(FEATURES[:9], LABELS[:9], batch_size=8, verbose=0)  # the last batch is of one
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 1)])
+def test_weights_of_the_user_have_any_shape_and_type(shape):
+    weights = np.arange(12.0)  # float64
+    expected = make(start_step=0).train_on_batch(FEATURES, LABELS, weights.astype(np.float32))
+    loss = make(start_step=0).train_on_batch(FEATURES, LABELS, weights.reshape(shape))
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_label_out_of_range_is_told():
+    model = make(start_step=0)
+    model.run_eagerly = True
+    with pytest.raises(ValueError, match=r"labels must be integers in 0\.\.3; got labels from -1"):
+        model.train_on_batch(FEATURES, np.where(LABELS == 0, -1, LABELS))
+
+
 def test_weights_of_the_user_multiply():
     model = make(start_step=0)
     mine = np.arange(12, dtype=np.float32)

@@ -98,6 +98,45 @@ def test_another_number_of_names_is_refused(model, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_string_of_names_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="class_names must be a list of names; got 'cat'"):
+        model.export(tmp_path / "new", class_names="cat")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_saved_model_is_never_replaced(model, tmp_path, kind):
+    mine = tmp_path / "mine" if kind == "file" else tmp_path / "mine" / "thesis.tex"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("years of work")
+    with pytest.raises(ValueError, match="filepath must be a new or empty folder, or a SavedModel"):
+        model.export(tmp_path / "mine")
+    assert mine.read_text() == "years of work"
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(model, tmp_path):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    for _ in range(2):
+        model.export(tmp_path / "current")
+    assert (tmp_path / "current").is_symlink() and (tmp_path / "v1" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        [tf.TensorSpec([None, 6, 6, 2])],
+        [keras.InputSpec(shape=(None, 6, 6, 2), dtype="float32")],
+    ],
+)
+def test_the_signature_may_be_a_list_as_keras_documents(model, tmp_path, signature):
+    model.export(tmp_path / "new", input_signature=signature)
+    served = tf.saved_model.load(tmp_path / "new").signatures["serving_default"]
+    assert served(images=tf.constant(make_images(2)))["label"].shape == (2,)
+    for bad in (signature * 2, [keras.InputSpec(shape=(None, 6, 6, 2))], [(None, 5)]):
+        with pytest.raises(ValueError, match="input_signature must be one"):
+            model.export(tmp_path / "bad", input_signature=bad)
+
+
 def test_a_network_that_is_not_built_is_refused(tmp_path):
     network = keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="network must have exactly one known input"):

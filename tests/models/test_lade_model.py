@@ -27,7 +27,7 @@ def make_model(**kwargs):
     return model
 
 
-def test_one_step_is_gradient_descent_on_equation_16():
+def test_one_step_is_gradient_descent_on_equation_20():
     images, labels = make_data(16)
     model = make_model()
     kernel, bias = (weight.numpy().astype(np.float64) for weight in model.network.weights)
@@ -226,6 +226,10 @@ def test_a_loss_and_gradient_accumulation_are_refused():
     for wrapped in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
         with pytest.raises(ValueError, match="gradient_accumulation_steps must not be set"):
             model.compile(wrapped)
+    fresh = lade_tf.LADEModel(make_network(), COUNTS)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps must not be set"):
+        fresh.compile(optimizer)
+    assert not fresh.compiled
 
 
 def test_labels_out_of_range_stop_fit():

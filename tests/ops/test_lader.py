@@ -186,10 +186,29 @@ def test_an_example_without_weight_has_no_influence():
     assert np.all(gradient[7] == 0) and np.isfinite(gradient).all()
 
 
+def test_weights_of_another_number_are_refused():
+    logits, labels, counts = make_batch(3, 5)
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(3,\); got \(2,\)"):
+        ops.lader(logits, labels, counts, 0.1, sample_weight=[1.0, 2.0])
+    with pytest.raises(ValueError, match="sample_weight must be finite"):
+        ops.lader(logits, labels, counts, 0.1, sample_weight=[1.0, 2.0, np.inf])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool"])
+def test_labels_may_have_a_type_that_cannot_hold_the_number_of_classes(dtype):
+    labels = np.array([0, 1, 1, 0])
+    expected, _ = ops.check_labels(labels, tf.zeros([4, 256]), 256)
+    found, validity = ops.check_labels(labels.astype(dtype), tf.zeros([4, 256]), 256)
+    np.testing.assert_array_equal(found, expected)
+    assert validity == 1
+
+
 def test_a_negative_weight_is_refused():
     logits, labels, counts = make_batch(3, 5)
     weight = [1.0, -1.0, 1.0]
-    with pytest.raises(ValueError, match="sample_weight must hold numbers >= 0; got -1.0"):
+    with pytest.raises(
+        ValueError, match="sample_weight must be finite and >= 0 everywhere; got -1.0"
+    ):
         ops.lader(logits, labels, counts, 0.1, sample_weight=weight)
     compiled = tf.function(
         lambda f, w: ops.lader(f, labels, counts, 0.1, sample_weight=w), jit_compile=True
