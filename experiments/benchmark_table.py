@@ -43,10 +43,14 @@ def _of_size(size):
         extra = result["sizes"][size]["extra_memory"]
         return max(extra["lade, graph"], extra["lade, xla"])
 
-    what = f"LADE and its gradient, XLA, {shape}"
+    def from_python(result):
+        return result["sizes"][size]["called from Python"]["lade / pytorch"]
+
+    what, masks = f"LADE and its gradient, {shape}", "PyTorch, C × N masks"
     return (
-        Row("loss", what, "PyTorch, C × N masks", SIZES[size], in_graph("lade / pytorch")),
-        Row("loss", what, "cross-entropy", 1.5, in_graph("lade / cross-entropy")),
+        Row("loss", f"{what}, in a graph", masks, SIZES[size], in_graph("lade / pytorch")),
+        Row("loss", f"{what}, a call from Python", masks, SIZES[size], from_python),
+        Row("loss", f"{what}, in a graph", "cross-entropy", 1.5, in_graph("lade / cross-entropy")),
         Row("loss", f"its extra memory, XLA or not, {shape}", "the logits", 3, memory),
     )
 

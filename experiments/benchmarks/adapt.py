@@ -10,6 +10,7 @@ median of the turns' ratios to the one without a prior is shown:
     given prior      "serve_with_prior", the target prior an input of every call
 """
 
+import functools
 import pathlib
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import numpy as np
 import runs
 import tensorflow as tf
 from absl import flags
+from turns import ratio, take_turns
 
 import lade_tf
 from lade_tf import backbones, priors
@@ -68,19 +70,6 @@ def load_signatures(folder):
     }
 
 
-def measure(signatures, images, turns):
-    """Returns {name: seconds [turns]}; every other turn goes backwards."""
-    seconds = {name: [] for name in signatures}
-    order = list(signatures)
-    for _ in range(turns + 2):
-        for name in order:
-            started = time.perf_counter()
-            signatures[name](images)
-            seconds[name].append(time.perf_counter() - started)
-        order.reverse()
-    return {name: np.array(values[2:]) for name, values in seconds.items()}
-
-
 def main():
     binary.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
@@ -88,12 +77,11 @@ def main():
     images = tf.random.normal([flags.FLAGS.batch_size, 32, 32, 3])
     with tempfile.TemporaryDirectory() as folder:
         signatures = load_signatures(folder)
-        seconds = measure(signatures, images, flags.FLAGS.turns)
+        calls = {name: functools.partial(call, images) for name, call in signatures.items()}
+        seconds = take_turns(calls, flags.FLAGS.turns, warm_up=2)
     result = {"batch_size": flags.FLAGS.batch_size}
     for name in ("stored prior", "given prior"):
-        ratios = np.percentile(seconds[name] / seconds["no prior"], [25, 50, 75])
-        low, median, high = (round(float(value), 4) for value in ratios)
-        result[f"{name} / no prior"] = {"median": median, "quartiles": [low, high]}
+        result[f"{name} / no prior"] = ratio(seconds, name, "no prior", digits=4)
     result["milliseconds"] = {n: round(1e3 * float(np.median(s)), 2) for n, s in seconds.items()}
     for name, value in result.items():
         print(f"{name:32}{value}")

@@ -18,6 +18,7 @@ import binary
 import numpy as np
 import runs
 from absl import flags
+from turns import ratio, take_turns
 
 from lade_tf import label_shift, priors
 from lade_tf.label_shift.em import em_step
@@ -46,8 +47,8 @@ def make_posteriors(samples, classes):
 
 
 def plain_step(posteriors, source_prior, prior):
-    """EM's step as equations are written: two more arrays of the size of the posteriors."""
-    weighted = posteriors * (prior / source_prior)
+    """EM's step as equations are written: one more array of the size of the posteriors."""
+    weighted = posteriors * (prior / source_prior).astype(posteriors.dtype)
     weighted /= weighted.sum(axis=1, keepdims=True)
     return weighted.mean(axis=0)
 
@@ -57,12 +58,6 @@ def read(posteriors, weights):
     return posteriors @ weights
 
 
-def seconds(work, *arguments):
-    start = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - start
-
-
 def main():
     posteriors, target = make_posteriors(FLAGS.samples, FLAGS.classes)
     uniform = priors.uniform_prior(FLAGS.classes)
@@ -70,25 +65,24 @@ def main():
     arguments = posteriors, uniform, target
     np.testing.assert_allclose(em_step(*arguments), plain_step(*arguments), rtol=1e-4)
     weights = np.ones(FLAGS.classes, np.float32)
-    times = np.array(
-        [
-            (
-                seconds(em_step, *arguments),
-                seconds(plain_step, *arguments),
-                seconds(read, posteriors, weights),
-            )
-            for _ in range(FLAGS.rounds)
-        ]
+    seconds = take_turns(
+        {
+            "step": lambda: em_step(*arguments),
+            "plain": lambda: plain_step(*arguments),
+            "read": lambda: read(posteriors, weights),
+        },
+        FLAGS.rounds,
     )
+    step_seconds = float(np.median(seconds["step"]))
     start = time.perf_counter()
     fit = label_shift.fit_em(posteriors[: FLAGS.classes], labels, posteriors, calibrate=False)
     result = {
         "shape": list(posteriors.shape),
-        "step_seconds": float(np.median(times[:, 0])),
-        "plain_step_seconds": float(np.median(times[:, 1])),
-        "ratio": float(np.median(times[:, 0] / times[:, 1])),
-        "gigabytes_per_second": posteriors.nbytes / 1e9 / float(np.median(times[:, 0])),
-        "bandwidth_share": float(np.median(times[:, 2] / times[:, 0])),
+        "step_seconds": step_seconds,
+        "plain_step_seconds": float(np.median(seconds["plain"])),
+        "ratio": ratio(seconds, "step", "plain")["median"],
+        "gigabytes_per_second": posteriors.nbytes / 1e9 / step_seconds,
+        "bandwidth_share": ratio(seconds, "read", "step")["median"],
         "iterations": fit.iterations,
         "last_change": fit.last_change,
         "seconds_to_convergence": time.perf_counter() - start,

@@ -31,7 +31,8 @@ import recipes
 import runs
 import tensorflow as tf
 from absl import flags
-from train_step import make_data
+from cifar_sized import make_data
+from turns import ratio
 
 FLAGS = flags.FLAGS
 PRECISIONS = ("float32", "bfloat16")
@@ -217,11 +218,9 @@ def main():
     for precision in FLAGS.precisions:
         size = FLAGS.batch_size, FLAGS.epoch_steps, FLAGS.turns
         speeds, shares = measure(precision, size)
-        ratios = np.percentile(speeds["lade_tf"] / speeds["pytorch"], [25, 50, 75])
-        low, median, high = (round(float(value), 3) for value in ratios)
         results[precision] = {
             "images a second": {n: round(float(np.median(s)), 1) for n, s in speeds.items()},
-            "lade_tf / pytorch": {"median": median, "quartiles": [low, high]},
+            "lade_tf / pytorch": ratio(speeds, "lade_tf", "pytorch"),
             "share of our operations' time": shares,
         }
         print(precision, *(f"    {n:32}{v}" for n, v in results[precision].items()), sep="\n")
@@ -240,8 +239,9 @@ def main():
 
 
 if __name__ == "__main__":
-    # --batch_size and --output are train_step's.
+    flags.DEFINE_integer("batch_size", 256, "Images in a step.", lower_bound=1)
     flags.DEFINE_integer("epoch_steps", 42, "Steps of an epoch.", lower_bound=1, upper_bound=42)
     flags.DEFINE_integer("turns", 5, "Epochs of each that are timed.", lower_bound=1)
     flags.DEFINE_multi_enum("precisions", PRECISIONS, PRECISIONS, "Precisions to compare in.")
+    flags.DEFINE_string("output", None, "JSON file to write.")
     binary.run(main)

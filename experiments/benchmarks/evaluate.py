@@ -10,7 +10,6 @@ turns; the median of the rounds' ratios is shown. `gigabytes` is the peak, logit
 import pathlib
 import resource
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -20,6 +19,7 @@ import numpy as np
 import runs
 import tensorflow as tf
 from absl import flags
+from turns import ratio, take_turns
 
 from lade_tf import priors
 
@@ -49,29 +49,19 @@ def softmax_argmax(logits):
         tf.argmax(tf.nn.softmax(logits), axis=1).numpy()
 
 
-def seconds(work, *arguments):
-    start = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - start
-
-
 def measure(saved, rounds):
     """Returns the medians over rounds in which the two take turns."""
     logits = tf.constant(saved.logits)
-    times = np.array(
-        [
-            (
-                seconds(evaluation.evaluate_priors, saved, evaluation.PROTOCOL),
-                seconds(softmax_argmax, logits),
-            )
-            for _ in range(rounds)
-        ]
-    )
+    work = {
+        "evaluation": lambda: evaluation.evaluate_priors(saved, evaluation.PROTOCOL),
+        "softmax + argmax": lambda: softmax_argmax(logits),
+    }
+    seconds = take_turns(work, rounds, warm_up=0)
     return {
         "shape": list(saved.logits.shape),
-        "seconds": float(np.median(times[:, 0])),
-        "softmax_argmax_seconds": float(np.median(times[:, 1])),
-        "ratio": float(np.median(times[:, 0] / times[:, 1])),
+        "seconds": float(np.median(seconds["evaluation"])),
+        "softmax_argmax_seconds": float(np.median(seconds["softmax + argmax"])),
+        "ratio": ratio(seconds, *work)["median"],
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_GB,
     }
 

@@ -21,9 +21,14 @@ import recipes
 import runs
 import tensorflow as tf
 from absl import flags
-from train_step import make_data, measure, ratio
+from cifar_sized import make_data
+from turns import ratio, take_turns
 
 FLAGS = flags.FLAGS
+flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
+flags.DEFINE_integer("blocks", 9, "Blocks of each method.", lower_bound=1)
+flags.DEFINE_string("output", None, "JSON file to write.")
+
 RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
 
 
@@ -43,12 +48,12 @@ def configuration(loss, folder):
     return recipes.resolve("cifar100_lt", loss, {**RECIPE, **first})
 
 
-def make_step(config, model, data):
-    """Returns a function that takes one training step of a compiled model."""
+def make_block(config, model, data):
+    """Returns a function that takes a block of training steps of a compiled model."""
     batch = next(iter(methods.train_batches(config, data, initial_epoch=0)))
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
-    return lambda: model.train_function(iterator)
+    return lambda: [model.train_function(iterator) for _ in range(FLAGS.steps)]
 
 
 def main():
@@ -59,7 +64,8 @@ def main():
         configs = {loss: configuration(loss, folder) for loss in methods.METHODS}
         models = {loss: methods.build_trainee(c, data).model for loss, c in configs.items()}
     trained = [loss for loss, config in configs.items() if methods.num_epochs(config)]
-    seconds = measure({loss: make_step(configs[loss], models[loss], data) for loss in trained})
+    blocks = {loss: make_block(configs[loss], models[loss], data) for loss in trained}
+    seconds = take_turns(blocks, FLAGS.blocks)
     size = models["softmax"].network.count_params()
     results = {
         loss: {

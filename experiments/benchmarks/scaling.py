@@ -22,6 +22,7 @@ import peak_memory
 import runs
 import tensorflow as tf
 from absl import flags
+from turns import take_turns
 
 import lade_tf
 
@@ -68,7 +69,8 @@ def measure_classes(num_classes):
     logits, labels, counts = make_batch(num_classes)
     batch = tf.constant(labels), tf.constant(logits)
     steps = make_steps(counts)
-    return in_turns({name: lambda step=step: step(*batch) for name, step in steps.items()})
+    work = {name: lambda step=step: step(*batch) for name, step in steps.items()}
+    return take_turns(work, TURNS, warm_up=2)
 
 
 def measure_memory(name, num_classes):
@@ -103,18 +105,7 @@ def measure_replicas(replicas):
         return value, tape.gradient(value, logits)
 
     whole_step = tf.function(lambda *arguments: strategy.run(step, args=arguments))
-    return in_turns({"seconds": lambda: whole_step(*batch)})["seconds"]
-
-
-def in_turns(variants):
-    """Returns {name: [turns] seconds} after two turns that aren't counted."""
-    seconds = {name: [] for name in variants}
-    for _ in range(TURNS + 2):
-        for name, function in variants.items():
-            started = time.perf_counter()
-            tf.nest.map_structure(lambda t: t.values if hasattr(t, "values") else t, function())
-            seconds[name].append(time.perf_counter() - started)
-    return {name: values[2:] for name, values in seconds.items()}
+    return take_turns({"step": lambda: whole_step(*batch)}, TURNS, warm_up=2)["step"]
 
 
 def main():

@@ -6,6 +6,7 @@ Fresh processes take turns: `import tensorflow, keras`, which nobody here can do
 `import lade_tf` and `train.py --help`. Shown are the medians of the turns' ratios to the first.
 """
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -18,6 +19,7 @@ import binary
 import numpy as np
 import runs
 from absl import flags
+from turns import ratio, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 9, "Processes of each that are timed.", lower_bound=1)
@@ -43,26 +45,14 @@ def start(*arguments):
         raise OSError(f"python {' '.join(arguments)} failed: {process.stderr}")
 
 
-def measure(turns):
-    """Returns {command: seconds [turns]}, after a turn that isn't counted."""
-    seconds = {name: [] for name in COMMANDS}
-    for _ in range(turns + 1):
-        for name, arguments in COMMANDS.items():
-            started = time.perf_counter()
-            start(*arguments)
-            seconds[name].append(time.perf_counter() - started)
-    return {name: np.array(values[1:]) for name, values in seconds.items()}
-
-
 def main():
     binary.check_new_file(FLAGS.output)
     started = time.monotonic()
-    seconds = measure(FLAGS.turns)
+    work = {name: functools.partial(start, *command) for name, command in COMMANDS.items()}
+    seconds = take_turns(work, FLAGS.turns)
     result = {}
     for name in list(COMMANDS)[1:]:
-        ratios = np.percentile(seconds[name] / seconds[BASE], [25, 50, 75])
-        low, median, high = (round(float(value), 3) for value in ratios)
-        result[f"{name} / {BASE}"] = {"median": median, "quartiles": [low, high]}
+        result[f"{name} / {BASE}"] = ratio(seconds, name, BASE)
     result["median_seconds"] = {n: round(float(np.median(s)), 2) for n, s in seconds.items()}
     for name, value in result.items():
         print(f"{name:48}{value}")

@@ -22,10 +22,11 @@ import numpy as np
 import runs
 import tensorflow as tf
 from absl import flags
+from cifar_sized import COUNTS, make_data
+from turns import ratio, take_turns
 
 import lade_tf
-from lade_tf import backbones, priors
-from lade_tf.data import ImageData, Split
+from lade_tf import backbones
 from lade_tf.layers import BatchNormalization
 from lade_tf.optimizers import SGD
 
@@ -35,19 +36,8 @@ flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
 flags.DEFINE_integer("blocks", 9, "Blocks of each variant.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write.")
 
-COUNTS = priors.exponential_counts(500, 100, 100)
 # 74 million multiply-adds in ResNet-32's forward pass; × 2 operations, × 3 with the backward pass.
 OPERATIONS_PER_IMAGE = 6 * 74e6
-
-
-def make_data():
-    """Returns random images in CIFAR-100-LT's sizes and counts."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(100), COUNTS).astype(np.int32)
-    images = rng.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
-    split = Split(images, labels)
-    names = tuple(map(str, range(100)))
-    return ImageData("random", names, split, split, (0.5,) * 3, (0.25,) * 3, 255, 4, True)
 
 
 def make_network():
@@ -88,19 +78,13 @@ def make_steps(data):
     return {**steps, "keras_batch_norm": make_step(plain, softmax, resident)}
 
 
-def measure(steps):
-    """Returns {variant: seconds a step, [blocks]}, the variants taking turns."""
-    for step in steps.values():
-        step()
-        step()
-    seconds = {name: [] for name in steps}
-    for _ in range(FLAGS.blocks):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            for _ in range(FLAGS.steps):
-                step()
-            seconds[name].append((time.perf_counter() - started) / FLAGS.steps)
-    return {name: np.array(values) for name, values in seconds.items()}
+def blocks(steps, size):
+    """Returns {variant: function that takes `size` steps} of {variant: step function}."""
+
+    def block(step):
+        return lambda: [step() for _ in range(size)]
+
+    return {name: block(step) for name, step in steps.items()}
 
 
 def peak_operations():
@@ -114,29 +98,18 @@ def peak_operations():
     return 5 * 2 * 2048**3 / (time.perf_counter() - started)
 
 
-def ratio(seconds, name, reference):
-    """Returns the median of the blocks' ratios and its quartiles."""
-    low, median, high = np.percentile(seconds[name] / seconds[reference], [25, 50, 75])
-    return {
-        "median": round(float(median), 3),
-        "quartiles": [round(float(low), 3), round(float(high), 3)],
-    }
-
-
 def main():
     started = time.monotonic()
     keras.utils.set_random_seed(0)
-    seconds = measure(make_steps(make_data()))
-    operations = FLAGS.batch_size * OPERATIONS_PER_IMAGE / np.median(seconds["lade_pipeline"])
+    seconds = take_turns(blocks(make_steps(make_data()), FLAGS.steps), FLAGS.blocks)
+    images_per_second = FLAGS.steps * FLAGS.batch_size / float(np.median(seconds["lade_pipeline"]))
     result = {
         "lade / cross-entropy": ratio(seconds, "lade", "cross_entropy"),
         "pipeline / resident batch": ratio(seconds, "lade_pipeline", "lade"),
         "fused / Keras' batch norm": ratio(seconds, "cross_entropy", "keras_batch_norm"),
-        "images a second, pipeline included": round(
-            FLAGS.batch_size / np.median(seconds["lade_pipeline"]), 1
-        ),
+        "images a second, pipeline included": round(images_per_second, 1),
         "share of the matrix product's operations a second": round(
-            operations / peak_operations(), 3
+            images_per_second * OPERATIONS_PER_IMAGE / peak_operations(), 3
         ),
     }
     for name, value in result.items():

@@ -1,9 +1,11 @@
-"""Every benchmark runs at a tiny size and writes what the table of benchmarks reads."""
+"""Benchmarks run at a tiny size and write what the tables read."""
 
 import json
 
 import benchmark_table
+import numpy as np
 import pytest
+from benchmarks.turns import ratio, take_turns
 from binaries import start
 
 
@@ -45,6 +47,20 @@ def test_an_epoch_is_measured(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_step_is_measured(tmp_path):
+    flags = ("--batch_size=8", "--steps=1", "--blocks=1")
+    result = run_benchmark("train_step", *flags, cwd=tmp_path)
+    assert result["lade / cross-entropy"]["median"] > 0
+    assert len(reached("train_step", tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_the_evaluation_is_measured(tmp_path):
+    run_benchmark("evaluate", "--rounds=1", cwd=tmp_path)
+    assert "not run" not in reached("evaluate", tmp_path)
+
+
+@pytest.mark.slow
 def test_serving_with_a_prior_is_measured(tmp_path):
     run_benchmark("adapt", "--batch_size=2", "--turns=1", cwd=tmp_path)
     assert len(reached("adapt", tmp_path)) == 2 and "not run" not in reached("adapt", tmp_path)
@@ -54,6 +70,17 @@ def test_serving_with_a_prior_is_measured(tmp_path):
 def test_starting_is_measured(tmp_path):
     run_benchmark("startup", "--turns=1", cwd=tmp_path)
     assert len(reached("startup", tmp_path)) == 2 and "not run" not in reached("startup", tmp_path)
+
+
+def test_works_take_turns_in_both_orders():
+    order = []
+    seconds = take_turns({name: lambda n=name: order.append(n) for name in "ab"}, 2, warm_up=1)
+    assert "".join(order) == "abbaab" and len(seconds["a"]) == len(seconds["b"]) == 2
+
+
+def test_the_ratio_is_the_median_of_the_turns_ratios():
+    values = {"a": np.array([1.0, 9.0, 2.0]), "b": np.array([1.0, 3.0, 4.0])}
+    assert ratio(values, "a", "b") == {"median": 1.0, "quartiles": [0.75, 2.0]}
 
 
 def test_what_is_missed_and_what_was_not_run_is_said(tmp_path):
