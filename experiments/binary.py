@@ -11,16 +11,20 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
-from absl import app, logging
+from absl import app, flags, logging
 
 
-def check_new_file(path, flag="--output"):
-    """Raises a ValueError unless `path` is None or a new file in an existing folder."""
+def check_new_file(path, flag="--output", overwrite=None):
+    """Raises a ValueError unless `path` is None or a new file in an existing folder.
+
+    `overwrite`: whether an old file will do as well; None for a binary without that flag.
+    """
     if path is None:
         return
     path = pathlib.Path(path)
-    if path.exists():
-        raise ValueError(f"{flag}={path} exists already: give a new file")
+    if path.is_dir() or (path.exists() and not overwrite):
+        way_out = "give a new file" + (" or --overwrite" if overwrite is False else "")
+        raise ValueError(f"{flag}={path} exists already: {way_out}")
     if not path.parent.is_dir():
         raise ValueError(f"{flag}={path} must lie in an existing folder")
 
@@ -33,7 +37,20 @@ def _message(error):
     if isinstance(error, tf.errors.OpError) and (text := explained(error.message)):
         return text
     asserted = re.search(r"assertion failed: \[(.*)\]", str(error))
-    return asserted.group(1) if asserted else error
+    if asserted:
+        return asserted.group(1)
+    if isinstance(error, (OSError, tf.errors.OpError)):  # not in the words of this project
+        return f"{error} (--verbosity=1 shows where)"
+    return in_shell_terms(str(error))
+
+
+def in_shell_terms(text):
+    """Returns what the library says of an argument as it is said of the flag of that name."""
+    name, *rest = text.split(" must ", 1)
+    if not rest or name not in flags.FLAGS:
+        return text
+    said = re.sub("; got None$", "; it isn't given", f"--{name} must {rest[0]}", flags=re.MULTILINE)
+    return re.sub(r"^(\S+) must be None", r"leave out \1", said)
 
 
 def run(main):
@@ -53,7 +70,6 @@ def run(main):
         except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
             if debugging:
                 raise
-            text = _message(error)
-            sys.exit(f"{os.path.basename(sys.argv[0])}: {text} (--verbosity=1 shows where)")
+            sys.exit(f"{os.path.basename(sys.argv[0])}: {_message(error)}")
 
     app.run(guarded)

@@ -81,11 +81,32 @@ def load_run(path):
 
 
 def find_runs(folder):
-    """Returns every finished `Run` below a folder, sorted by path."""
+    """Returns every finished `Run` below a folder, sorted by path.
+
+    A folder without result.json isn't one: the result is written and copied last.
+    """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder with results")
-    return [load_run(path.parent) for path in sorted(folder.rglob("test_logits.npz"))]
+    return [load_run(path.parent) for path in sorted(folder.rglob("result.json"))]
+
+
+def by_seeds(found):
+    """Returns {(data_seed, seed): `Run`}; of several with the same seeds, one in float32."""
+    of_seeds = {}
+    for run in sorted(found, key=lambda run: run.config["precision"] != "float32"):
+        of_seeds.setdefault((run.config["data_seed"], run.config["seed"]), run)
+    return dict(sorted(of_seeds.items()))
+
+
+def training_seeds(found):
+    """Returns those of {(data_seed, seed): anything} that share the training subset."""
+    return {seeds: value for seeds, value in found.items() if seeds[0] == 0}
+
+
+def subsets(found):
+    """Returns those of {(data_seed, seed): anything} that share the training seed."""
+    return {seeds: value for seeds, value in found.items() if seeds[1] == 0}
 
 
 def correct(saved, target_prior):

@@ -5,7 +5,8 @@
 
 --source is a labelled sample that the model wasn't trained on, of any label distribution: a folder
 with one subfolder a class, or an .npz of `images` and `labels`. --target is a folder of images, or
-an .npz of `images`. The assumption is label shift: classes look the same in both, only their
+an .npz of `images`. A run of image files has them resized as its test images were; another model
+takes them as they are. The assumption is label shift: classes look the same in both, only their
 frequencies differ; with --bootstrap this is tested, and a warning says when it doesn't hold.
 """
 
@@ -19,6 +20,7 @@ import classifiers
 import evaluation
 import image_files
 import numpy as np
+import recipes
 import runs
 from absl import flags
 
@@ -35,16 +37,17 @@ flags.DEFINE_integer("bootstrap", 50, "Resamples for intervals and test; 0: none
 flags.DEFINE_float("pseudo_count", 0.0, "EM: images of every class to add.", lower_bound=0)
 flags.DEFINE_bool("shrink", False, "Shrink towards the training prior by the bootstrap's width.")
 flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
-flags.DEFINE_string("output", "prior.json", "File to write; must be new.")
-flags.DEFINE_string("plot", None, "Bar plot to write, .png or .pdf; must be new.")
+flags.DEFINE_string("output", "prior.json", "File to write.")
+flags.DEFINE_string("plot", None, "Bar plot to write, .png or .pdf.")
+flags.DEFINE_bool("overwrite", False, "Replace --output and --plot where they exist.")
 
 LISTED = 5  # classes at either end
 
 
 def check_flags():
     """Refuses what can be refused before any work."""
-    binary.check_new_file(FLAGS.output)
-    binary.check_new_file(FLAGS.plot, "--plot")
+    binary.check_new_file(FLAGS.output, overwrite=FLAGS.overwrite)
+    binary.check_new_file(FLAGS.plot, "--plot", overwrite=FLAGS.overwrite)
     if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
     if FLAGS.plot and importlib.util.find_spec("matplotlib") is None:
@@ -55,20 +58,28 @@ def check_flags():
         raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
 
 
-def estimate(model, training_prior):
+def image_format(model):
+    """Returns the `image_files.Format` of what the model takes."""
+    if FLAGS.run is None:
+        return image_files.Format(model.image_shape)
+    dataset = runs.read_json(runs.RunFolder(FLAGS.run).file("config.json"))["dataset"]
+    return image_files.Format(model.image_shape, dataset, dataset in recipes.LARGE)
+
+
+def estimate(model, training_prior, class_names):
     """Returns the `PriorEstimate` of what the flags name."""
-    source, labels = image_files.read_labelled_images(
-        FLAGS.source, model.class_names, len(model.counts), model.image_shape, "--source"
-    )
-    target = image_files.read_images(FLAGS.target, model.image_shape, "--target")
+    form = image_format(model)
+    source, labels = image_files.read_labelled_images(FLAGS.source, class_names, form, "--source")
+    target = image_files.read_images(FLAGS.target, form, "--target")
+    source, target = (np.concatenate([*map(model.probabilities, b)]) for b in (source, target))
     print(f"{len(source):,} labelled and {len(target):,} unlabelled images")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         result = label_shift.estimate(
             FLAGS.method,
-            model.probabilities(source),
+            source,
             labels,
-            model.probabilities(target),
+            target,
             bootstrap=FLAGS.bootstrap,
             seed=FLAGS.seed,
             shrink_to=training_prior if FLAGS.shrink else None,
@@ -117,10 +128,11 @@ def draw(result, training_prior, class_names):
 
 def main():
     check_flags()
+    evaluation.check_run(FLAGS.run)
     model = classifiers.load(FLAGS.run, FLAGS.model)
     training_prior = evaluation.resolve_prior("train", model.counts, per_class=1)
     class_names = model.class_names or [str(c) for c in range(len(model.counts))]
-    result = estimate(model, training_prior)
+    result = estimate(model, training_prior, class_names)
     content = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in dataclasses.asdict(result).items()

@@ -31,7 +31,11 @@ flags.DEFINE_string("model", None, "SavedModel folder or .keras file, instead of
 flags.DEFINE_string("dataset", None, f"With --model: {', '.join(lade_tf.data.NAMES)}.")
 flags.DEFINE_integer("data_seed", 0, "With --model: the data seed it was trained with.")
 flags.DEFINE_string("data_dir", None, "With --model: prepared tensorflow-datasets folder.")
-flags.DEFINE_list("target_prior", list(evaluation.PROTOCOL), f"What the model is told: {PRIORS}.")
+flags.DEFINE_list(
+    "target_prior",
+    None,
+    f"What the model is told: {PRIORS}. Default: those of section 4.3 that the test set allows.",
+)
 flags.DEFINE_string("test_prior", None, f"What the test set is like: {PRIORS}.")
 flags.DEFINE_string("compare", None, "Run folder to compare with on the same test images.")
 flags.DEFINE_enum("reading", "notebook", priors.READINGS, "Of section 4.3's class sizes.")
@@ -44,6 +48,7 @@ def load_logits():
     if FLAGS.run is not None and FLAGS.model is None:
         if FLAGS.dataset is not None or FLAGS.data_dir is not None:
             raise ValueError("--dataset and --data_dir are for --model: a run knows its data set")
+        evaluation.check_run(FLAGS.run, " --dataset=NAME")
         return runs.RunFolder(FLAGS.run).test_logits()
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
@@ -54,11 +59,23 @@ def load_logits():
 
 def check_flags():
     """Refuses what can be refused before any work."""
-    if not FLAGS.target_prior:
+    if FLAGS.target_prior == []:
         raise ValueError(f"--target_prior must name at least one prior: {PRIORS}")
-    for name in filter(None, [*FLAGS.target_prior, FLAGS.test_prior]):
+    for name in filter(None, [*(FLAGS.target_prior or ()), FLAGS.test_prior]):
         evaluation.check_prior_name(name)
     binary.check_new_file(FLAGS.output)
+
+
+def target_priors(saved):
+    """Returns the names given or, without any, those that the test set allows; says what isn't."""
+    if FLAGS.target_prior:
+        return FLAGS.target_prior
+    per_class = evaluation.per_class(saved)
+    names = evaluation.feasible(evaluation.PROTOCOL, per_class)
+    left_out = ", ".join(name for name in evaluation.PROTOCOL if name not in names)
+    if left_out:
+        print(f"left out, as the test set has {per_class} images a class: {left_out}")
+    return names
 
 
 def main():
@@ -67,7 +84,7 @@ def main():
     saved = load_logits()
     if other:
         comparison.check_same_images(saved, other)
-    told = FLAGS.target_prior, FLAGS.test_prior, FLAGS.reading
+    told = target_priors(saved), FLAGS.test_prior, FLAGS.reading
     results = {"metrics": evaluation.evaluate_priors(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
     print(evaluation.format_table(results["metrics"], first_column="model is told"))

@@ -4,6 +4,8 @@ The test set is balanced. A test prior weights its classes, which gives the exac
 metric over all test sets of that label distribution; one of them can be drawn as well.
 """
 
+import pathlib
+
 import numpy as np
 
 from lade_tf import metrics, priors
@@ -20,7 +22,7 @@ PROTOCOL = (
 HEADINGS = {"accuracy_se": "± se", "accuracy_drawn": "drawn"}
 PRIOR_NAMES = (
     "uniform, train, forward:RATIO, backward:RATIO, dirichlet:CONCENTRATION:SEED or the path of "
-    "a .json file"
+    'a .json file that holds {"prior": [a share for each class]}'
 )
 
 
@@ -45,17 +47,33 @@ def check_tested(dataset, class_names, labels):
         )
 
 
+def check_run(path, more=""):
+    """Raises a ValueError with the right flag, and `more`, if `path`, of --run, is a SavedModel."""
+    if path and pathlib.Path(path, "saved_model.pb").exists():
+        raise ValueError(
+            f"--run={path} must be a run folder, it is a SavedModel: give --model={path}{more}"
+        )
+
+
 def check_prior_name(name):
     """Raises a ValueError unless `name` is one that `resolve_prior` understands."""
     kind, *values = name.split(":")
     if kind in priors.DIRECTIONS and len(values) == 1 and values[0]:
-        check_number(values[0], f"the ratio in {name!r}", minimum=1)
+        check_number(_number(values[0]), f"the ratio in {name!r}", minimum=1)
     elif kind == "dirichlet" and len(values) == 2:
-        check_number(values[0], f"the concentration in {name!r}", above=0)
+        check_number(_number(values[0]), f"the concentration in {name!r}", above=0)
         seed = int(values[1]) if values[1].isdecimal() else values[1]
         check_integer(seed, f"the seed in {name!r}", minimum=0)
     elif name not in ("uniform", "train") and not name.endswith(".json"):
         raise ValueError(f"a prior must be {PRIOR_NAMES}; got {name!r}")
+
+
+def _number(text):
+    """Returns the number that a text is; another text as it is, for the checks to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def resolve_prior(name, class_counts, per_class, reading="notebook"):
@@ -84,7 +102,7 @@ def resolve_prior(name, class_counts, per_class, reading="notebook"):
     kind, value, *seed = name.split(":")
     if kind == "dirichlet":
         return np.random.default_rng(int(seed[0])).dirichlet(np.full(num_classes, float(value)))
-    counts = priors.shifted_counts(per_class, class_counts, value, kind, reading)
+    counts = priors.shifted_counts(per_class, class_counts, float(value), kind, reading)
     if counts.min() == 0:
         raise ValueError(
             f"{name} leaves a class without an image: the test set has {per_class} a class, so the "

@@ -13,18 +13,32 @@ import evaluation
 import runs
 from absl import flags
 
+from lade_tf.models.export import TRAINING_PRIOR_ASSET
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run", None, "Run folder of experiments/train.py.", required=True)
-flags.DEFINE_string("output", None, "Folder to write, new or empty; default RUN/saved_model.")
+flags.DEFINE_string("output", None, "Folder to write; default RUN/saved_model.")
 flags.DEFINE_string("target_prior", "uniform", f"What it starts with: {evaluation.PRIOR_NAMES}.")
+flags.DEFINE_bool("overwrite", False, "Replace the exported model that --output holds.")
+
+
+def check_output(output):
+    """Raises a ValueError if `output` holds anything that the flags don't allow to replace."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / "assets" / TRAINING_PRIOR_ASSET).exists():
+        raise ValueError(f"--output={output} holds other things than an exported model")
+    if not FLAGS.overwrite:
+        raise ValueError(
+            f"--output={output} exists already: give --overwrite to replace it, or another --output"
+        )
 
 
 def main():
     run = runs.RunFolder(FLAGS.run)
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output={output} must be a new or empty folder")
+    check_output(output)
     saved = run.test_logits()
     prior = evaluation.resolve_prior(FLAGS.target_prior, saved.counts, evaluation.per_class(saved))
     model = runs.load_model(run.file("best.keras"))

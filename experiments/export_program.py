@@ -2,12 +2,13 @@
 
     python experiments/export_program.py FLAGS OF train.py --output=FOLDER
     python run_hlo.py FOLDER/program.hlo FOLDER/arguments.npz FOLDER/results.npz ...   # elsewhere
-    python experiments/export_program.py THE SAME FLAGS --import=FOLDER --seconds=SECONDS
+    python experiments/export_program.py THE SAME FLAGS --import=FOLDER --seconds=60 --device=TEXT
     python experiments/train.py THE SAME FLAGS
 
 The program trains as `--loop=device` does, with the data and all random numbers on the device. It
 needs an accelerator with a PJRT client (JAX, say) and nothing of TensorFlow, Keras or lade_tf.
 After the import train.py tests the model and writes the result, or trains on if epochs are left.
+The result's `hardware` is the machine that does this; `trained_on` has the --device of the program.
 
     program.hlo      serialized HLO module; it trains --epochs_per_call epochs
     arguments.npz    arr_0, arr_1, …: its arguments, in order
@@ -101,7 +102,7 @@ def run_epochs(program, count, carried, images, labels):
     return [*values, last, history]
 
 
-def import_results(folder, config, data, run, model, program, seconds):
+def import_results(folder, config, data, run, model, program, seconds, device):
     """Writes the results of a program as history and last checkpoint of its run.
 
     Args:
@@ -112,6 +113,7 @@ def import_results(folder, config, data, run, model, program, seconds):
         model: built from `config`; it gets the trained weights.
         program: `device_loop.EpochProgram` of the model.
         seconds: what the epochs took.
+        device: what they were trained on, for the result.
 
     Returns:
         Epochs done.
@@ -139,6 +141,7 @@ def import_results(folder, config, data, run, model, program, seconds):
     clocks = {"seconds": share, "cpu_seconds": 0.0, "images_per_second": round(speed, 1)}
     new = [{"epoch": epoch + 1, **rows[epoch], **clocks} for epoch in range(first, done)]
     run.write_history([*run.read_history()[:first], *new])
+    run.note_trained_on(device, first + 1, done)
     checkpoints.save(run, model, checkpoints.Progress(done))
     return done
 
@@ -160,8 +163,8 @@ def main():
     source = FLAGS["import"].value
     if (FLAGS.output is None) == (source is None):
         raise ValueError("give either --output or --import")
-    if source and FLAGS.seconds is None:
-        raise ValueError("--import needs --seconds, for the history")
+    if source and (FLAGS.seconds is None or not FLAGS.device):
+        raise ValueError("--import needs --seconds and --device: how long it took, and on what")
     binary.check_new_file(FLAGS.output)
     config = train.resolve_config()
     data = train.load_data(config)
@@ -175,7 +178,7 @@ def main():
     if source:
         run = runs.RunFolder(FLAGS.run_dir or train.default_run_dir(config))
         done = import_results(
-            pathlib.Path(source), config, data, run, model, program, FLAGS.seconds
+            pathlib.Path(source), config, data, run, model, program, FLAGS.seconds, FLAGS.device
         )
         print(f"{run.path}: {done} epochs done. train.py with the same flags goes on from there")
         return
@@ -200,5 +203,6 @@ if __name__ == "__main__":
         "epochs_per_call", None, "Epochs that a call trains; default all.", lower_bound=1
     )
     flags.DEFINE_float("seconds", None, "With --import: what the calls took.", lower_bound=1e-3)
+    flags.DEFINE_string("device", None, "With --import: what it ran on, NVIDIA H100 for example.")
     flags.adopt_module_key_flags(train)
     binary.run(main)

@@ -9,8 +9,9 @@
 
 Each is written as PNG and PDF, once for each group of runs that agree in data set, imbalance ratio
 and epochs; the group is in the file's name. Within a group only runs of the published recipe are
-drawn (experiments/recipes.py), figure 3 takes any alpha. Figures 2, 3 and 6 show the run of the
-lowest seed, the curves the mean and standard deviation of all runs.
+drawn (experiments/recipes.py), figure 3 takes any alpha. As in the tables a training seed counts
+once, with data seed 0 and in float32 where that has run; another precision is named. Figures 2, 3
+and 6 show the run of the lowest seed, the curves the mean and standard deviation over the seeds.
 """
 
 import itertools
@@ -22,6 +23,7 @@ import evaluation
 import numpy as np
 import recipes
 import runs
+import suites
 from absl import flags
 from matplotlib.figure import Figure
 
@@ -46,7 +48,8 @@ METHODS = [
 def group_name(run):
     """Returns the part of a file's name that says which runs were drawn."""
     dataset, imbalance_ratio, epochs = (run.config[name] for name in GROUP)
-    return f"{dataset}-ib{imbalance_ratio:g}-{epochs}ep"
+    ratio = [f"ib{imbalance_ratio:g}"] if imbalance_ratio else []
+    return "-".join([dataset, *ratio, f"{epochs}ep"])
 
 
 def find_groups(folder, wanted):
@@ -87,17 +90,17 @@ def follows_recipe(run, free=()):
     return run.follows(recipe)
 
 
-def by_seed(members):
-    """Returns the runs, the lowest seed first."""
-    return sorted(members, key=lambda run: (run.config["data_seed"], run.config["seed"]))
+def by_training_seed(members):
+    """Returns one run for each training seed, the lowest first."""
+    return list(comparison.training_seeds(comparison.by_seeds(members)).values())
 
 
 def repeats(members, method):
-    """Returns the runs of a method that differ in nothing but `REPEATS`, the lowest seed first.
+    """Returns a method's run for each training seed; they differ in nothing but `REPEATS`.
 
     A key that only one of them has came with later recipes and tells nothing.
     """
-    chosen = [run for run in by_seed(members) if run.is_of(method) and follows_recipe(run)]
+    chosen = [run for run in members if run.is_of(method) and follows_recipe(run)]
     for run in chosen[1:]:
         differing = [
             name
@@ -109,7 +112,15 @@ def repeats(members, method):
                 f"{run.path} and {chosen[0].path} differ in {', '.join(differing)}: they must lie "
                 "in different --results"
             )
-    return chosen
+    return by_training_seed(chosen)
+
+
+def legend(label, chosen):
+    """Returns the label with the number of runs, and their precisions unless all are float32."""
+    facts = [f"{len(chosen)} runs"] if len(chosen) > 1 else []
+    precisions = sorted({run.config["precision"] for run in chosen})
+    facts += [" and ".join(precisions)] if precisions not in ([], ["float32"]) else []
+    return f"{label} ({', '.join(facts)})" if facts else label
 
 
 def uniform_panels(figure_name, members):
@@ -129,7 +140,8 @@ def uniform_panels(figure_name, members):
         key = (method.loss, method.estimator, tuple(np.round(target, 9)))
         if key not in drawn:
             drawn.add(key)
-            yield method.label, saved, evaluation.adapt(saved.logits, saved.source_prior, target)
+            label = legend(method.label, chosen[:1])
+            yield label, saved, evaluation.adapt(saved.logits, saved.source_prior, target)
 
 
 def draw_average_probability(members):
@@ -143,17 +155,25 @@ def draw_average_probability(members):
 
 def draw_class_logits(members):
     """Figure 3: LADE for each alpha, after the losses without LADER for contrast."""
-    panels = {}
-    for run in by_seed(members):
+    of_panel = {}
+    for run in members:
         if run.config["loss"] in FIGURE_3_LOSSES and follows_recipe(run, free=("alpha",)):
-            panels.setdefault(logit_panel(run.config), run)
-    for alpha in sorted({alpha for alpha, _ in recipes.LADE.values()}):
-        if alpha not in {run.config["alpha"] for run in panels.values()}:
-            print(f"figure 3: no run with alpha={alpha:g}")
-    saved = {title: panels[place, title].saved for place, title in sorted(panels)}
-    return panel_figure(
-        plots.class_logits, {title: (s.logits, s.labels, s.counts) for title, s in saved.items()}
-    )
+            of_panel.setdefault(logit_panel(run.config), []).append(run)
+    panels, missing = {}, wanted_alphas(members[0].config["dataset"])
+    for (_, title), found in sorted(of_panel.items()):
+        for run in by_training_seed(found)[:1]:
+            panels[legend(title, [run])] = run.saved.logits, run.saved.labels, run.saved.counts
+            is_lade = run.config["loss"] != "balanced_softmax"
+            missing.discard(run.config["alpha"] if is_lade else 0.0)
+    for alpha in sorted(missing):
+        print(f"figure 3: no run with alpha={alpha:g}")
+    return panel_figure(plots.class_logits, panels)
+
+
+def wanted_alphas(dataset):
+    """Returns the alphas that figure 3 shows of a data set: the published and the suite's."""
+    published = {alpha for (name, _), (alpha, _) in recipes.LADE.items() if name == dataset}
+    return published.union(suites.FIGURE_3_ALPHA if dataset == "cifar100_lt" else ())
 
 
 def logit_panel(config):
@@ -188,9 +208,9 @@ def draw_accuracy_curves(members):
         chosen = repeats(members, method)
         if not chosen:
             print(f"figure curves: no run of {method.label}")
-        label = method.label + (f" ({len(chosen)} runs)" if len(chosen) > 1 else "")
         accuracies = [accuracy_curve(run.saved, method, names) for run in chosen]
-        curves[label] = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
+        accuracies = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
+        curves[legend(method.label, chosen)] = accuracies
     if not any(map(len, curves.values())):
         return None
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -1,57 +1,82 @@
 """Images that a user has: a folder of image files, or an .npz of arrays."""
 
+import dataclasses
+import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+import lade_tf
+from lade_tf.data import exif, folder, small_images
+
+BATCH_SIZE = 256
+DIGITS = "digits_lt"  # The one set whose white isn't 255.
 
 
-def read_images(path, image_shape, flag):
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """What images a model takes.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        dataset: what it was trained on, None where that isn't known.
+        from_files: whether these were image files, which are resized as its test images were.
+    """
+
+    image_shape: tuple
+    dataset: str | None = None
+    from_files: bool = False
+
+
+def read_images(path, form, flag):
     """Returns every image in a folder (any depth) or in the `images` of an .npz.
 
     Args:
         path: the folder or file.
-        image_shape: (height, width, channels) that the model takes.
+        form: the `Format` of the model.
         flag: what the path came from, for messages.
 
     Returns:
-        [images, height, width, channels], raw pixels.
+        Batches of [images, height, width, channels] raw pixels, in order. Those of image files
+        are read when they are asked for.
 
     Raises:
-        ValueError: if there is no image, one can't be read, or one has another shape.
+        ValueError: if there is no image, one can't be read, has another shape or other pixels.
     """
     path = _existing(path, flag)
     if path.suffix == ".npz":
-        return _array_of(path, "images", image_shape, flag)
-    return _decode(_image_files(path), image_shape, f"{flag}={path}")
+        return [_images_of(path, form, flag)]
+    return _batches(folder.image_files(path), form, f"{flag}={path}")
 
 
-def read_labelled_images(path, class_names, num_classes, image_shape, flag):
+def read_labelled_images(path, class_names, form, flag):
     """Returns the images and labels of a folder with one subfolder a class, or of an .npz.
 
-    A subfolder has the name of its class or, where the model knows no names, its number. An .npz
-    holds `images` and integer `labels`. Args, Raises: as `read_images`; an unknown class.
+    An .npz holds `images` and integer `labels`. Args, Raises: as `read_images`; an unknown class.
 
     Returns:
-        [images, height, width, channels] raw pixels, [images] int64.
+        batches as of `read_images`, [images] int64.
     """
     path = _existing(path, flag)
     if path.suffix == ".npz":
-        images = _array_of(path, "images", image_shape, flag)
-        return images, _array_of(path, "labels", (), flag, len(images)).astype(np.int64)
-    known = {name: index for index, name in enumerate(class_names or map(str, range(num_classes)))}
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    unknown = [folder.name for folder in folders if folder.name not in known]
-    if unknown or not folders:
+        images = _images_of(path, form, flag)
+        return [images], _array_of(path, "labels", (), flag, len(images)).astype(np.int64)
+    files = folder.image_files(path)
+    known = {name: label for label, name in enumerate(class_names)}
+    labels = [_label(pathlib.Path(file).relative_to(path), known) for file in files]
+    if None in labels:
         raise ValueError(
             f"{flag}={path} must hold a folder for each class, named as the class "
-            f"({', '.join(list(known)[:3])}, …); got {unknown[0] if unknown else 'no folder'!r}"
+            f"({', '.join(class_names[:3])}, …); {files[labels.index(None)]} lies in none"
         )
-    files = [(file, known[folder.name]) for folder in folders for file in _image_files(folder)]
-    images = _decode([file for file, _ in files], image_shape, f"{flag}={path}")
-    return images, np.array([label for _, label in files], np.int64)
+    return _batches(files, form, f"{flag}={path}"), np.array(labels, np.int64)
+
+
+def _label(file, known):
+    """Returns the class in whose folder a file lies, or None; Places-LT's names have slashes."""
+    folders = (parent.as_posix() for parent in file.parents)
+    return next((known[name] for name in folders if name in known), None)
 
 
 def _existing(path, flag):
@@ -61,18 +86,48 @@ def _existing(path, flag):
     return path
 
 
-def _image_files(folder):
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS)
-
-
-def _decode(files, image_shape, name):
+def _batches(files, form, name):
     if not files:
-        raise ValueError(f"{name} must hold at least one image ({', '.join(ENDINGS)}); got none")
+        raise ValueError(
+            f"{name} must hold at least one image ({', '.join(folder.ENDINGS)}); got none"
+        )
+    if form.from_files:
+        return (images for images, _ in _test_set(files, form).test_batches(BATCH_SIZE))
+    images = _decode(files, form.image_shape)
+    _check_pixels(images, form, name)
+    return [images]
+
+
+def _test_set(files, form):
+    """Makes files the test set of a data set as the model's own was, so they are read alike."""
+
+    def split(files):
+        orientations = exif.orientations(files) if form.dataset == "folder" else None
+        return lade_tf.data.FileSplit(tuple(files), np.zeros(len(files), np.int32), orientations)
+
+    files, size = [os.path.abspath(file) for file in files], form.image_shape[0]
+    data = lade_tf.data.FileData(
+        name=form.dataset,
+        class_names=("unknown",),
+        train=split(files[:1]),  # There must be one.
+        test=split(files),
+        val=None,
+        mean=folder.MEAN,
+        std=folder.STD,
+        size=size,
+    )
+    small = form.dataset == "folder" and size <= folder.LARGEST_IN_MEMORY
+    return small_images.in_memory(data) if small else data
+
+
+def _decode(files, image_shape):
     images = np.empty((len(files), *image_shape), np.uint8)
     for image, file in zip(images, files, strict=True):
         try:
             pixels = tf.io.decode_image(
-                file.read_bytes(), channels=image_shape[-1], expand_animations=False
+                pathlib.Path(file).read_bytes(),
+                channels=image_shape[-1],
+                expand_animations=False,
             )
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(f"{file} can't be read as an image: {error.message}") from error
@@ -83,6 +138,26 @@ def _decode(files, image_shape, name):
             )
         image[:] = pixels
     return images
+
+
+def _images_of(path, form, flag):
+    images = _array_of(path, "images", form.image_shape, flag)
+    _check_pixels(images, form, f"{flag}={path}")
+    return images
+
+
+def _check_pixels(images, form, name):
+    """Raises a ValueError for pixels in another range than those that the model was trained on."""
+    if form.dataset is None:
+        return
+    white = 16 if form.dataset == DIGITS else 255
+    low, high = images.min(), images.max()
+    # Not so for NaN either. An image of 0 to 1 is black in the eyes of the model.
+    if not (low >= 0 and 1 < high <= white):
+        raise ValueError(
+            f"{name} must have pixels of 0 to {white}, as those of {form.dataset} that the model "
+            f"was trained on; they are {low:g} to {high:g}"
+        )
 
 
 def _array_of(path, name, item_shape, flag, length=None):

@@ -12,6 +12,8 @@ import numpy as np
 import recipes
 import runs
 import scipy.stats
+from comparison import subsets, training_seeds
+from methods import POLICIES
 from table_formats import Comparison, Exact, Figure, Row, Table
 
 from lade_tf import priors
@@ -120,33 +122,28 @@ class Results:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        # Of several runs with the same seeds the first counts: one in float32.
-        self.runs = sorted(
-            comparison.find_runs(folder), key=lambda run: run.config["precision"] != "float32"
-        )
+        self.runs = comparison.find_runs(folder)
         self._metrics = {}
 
-    def of(self, method, setting):
+    def of(self, method, setting, precisions=tuple(POLICIES)):
         """Returns {(data_seed, seed): run} of the runs that count; `method` None has none."""
         recipe = setting.recipe(method) if method else None
-        found = {}
-        for run in self.runs if recipe else ():
-            if run.follows(recipe):
-                found.setdefault((run.config["data_seed"], run.config["seed"]), run)
-        return dict(sorted(found.items()))
+        return comparison.by_seeds(
+            run
+            for run in self.runs
+            if recipe and run.config["precision"] in precisions and run.follows(recipe)
+        )
 
-    def values(self, method, setting, repeats=None):
-        """Returns the setting's metric in the paper's units, one value a run.
+    def averaged(self, method, setting, repeats=training_seeds):
+        """Returns the runs whose mean a cell shows, those of `training_seeds` or `subsets`."""
+        return list(repeats(self.of(method, setting)).values())
 
-        Args:
-            method: `comparison.Method`.
-            setting: `Setting`.
-            repeats: `training_seeds` (None) or `subsets`.
-        """
+    def values(self, method, setting, repeats=training_seeds):
+        """Returns the setting's metric in the paper's units, one value for each run `averaged`."""
         scale = 100 if setting.metric in GROUPS else 1
         return tuple(
             scale * self._metrics_of(run, method, setting.prior)[setting.metric]
-            for run in (repeats or training_seeds)(self.of(method, setting)).values()
+            for run in self.averaged(method, setting, repeats)
         )
 
     def _metrics_of(self, run, method, prior):
@@ -159,25 +156,14 @@ class Results:
             self._metrics[key] = evaluation.evaluate(run.saved, told, test)
         return self._metrics[key]
 
-    def precision_notes(self, cells):
-        """Returns the note, if any, that names the runs of (method, setting) not in float32."""
+    def precision_notes(self, used):
+        """Returns the note, if any, that names those of the runs that aren't in float32."""
         others = {
             f"{run.path.relative_to(self.folder)} ({run.config['precision']})"
-            for cell in cells
-            for run in self.of(*cell).values()
+            for run in used
             if run.config["precision"] != "float32"
         }
         return [f"Not trained in float32: {', '.join(sorted(others))}."] if others else []
-
-
-def training_seeds(found):
-    """Returns those of {(data_seed, seed): anything} that share the training subset."""
-    return {seeds: value for seeds, value in found.items() if seeds[0] == 0}
-
-
-def subsets(found):
-    """Returns those of {(data_seed, seed): anything} that share the training seed."""
-    return {seeds: value for seeds, value in found.items() if seeds[1] == 0}
 
 
 def entries(number):
@@ -205,15 +191,15 @@ def build(number, results, epochs=None, imbalance_ratio=None):
     published = PUBLISHED[number]
     changes = _changes(number, epochs, imbalance_ratio)
     comparable = changes.get("imbalance_ratio") in (None, published.get("imbalance_ratio"))
-    rows, cells = [], []
+    rows, used = [], []
     for name, method, settings, row, is_published in entries(number):
         settings = [dataclasses.replace(setting, **changes) for setting in settings]
-        cells += [(method, setting) for setting in settings]
+        used += [run for setting in settings for run in results.averaged(method, setting)]
         figures = row["values"] if comparable and is_published else [None] * len(settings)
         ours = [results.values(method, setting) for setting in settings]
         figures = tuple(map(Figure, figures, ours, published["decimals"]))
         rows.append(Row(name, figures, row.get("mark", ""), row.get("epochs")))
-    subset_rows = _subset_rows(results, changes) if number == "2" else []
+    subset_rows, of_subsets = _subset_rows(results, changes) if number == "2" else ([], [])
     borrowed = [f"{mark} borrowed from {work}." for mark, work in published["borrowed"].items()]
     return Table(
         number=number,
@@ -225,21 +211,24 @@ def build(number, results, epochs=None, imbalance_ratio=None):
             SEEDS_NOTE,
             *([SUBSETS_NOTE] if subset_rows else []),
             *borrowed,
-            *results.precision_notes(cells),
+            *results.precision_notes([*used, *of_subsets]),
         ),
     )
 
 
 def _subset_rows(results, changes):
-    """Returns table 2's rows of methods with runs on several draws of the training subset."""
-    rows = []
+    """Returns table 2's rows of methods with runs on several draws of the subset, and these."""
+    rows, used = [], []
     for name, method, settings, *_ in entries("2"):
-        settings = [dataclasses.replace(setting, **changes) for setting in settings]
-        found = [results.values(method, setting, subsets) for setting in settings]
-        if any(len(values) > 1 for values in found):
-            figures = [Figure(None, values if len(values) > 1 else ()) for values in found]
+        figures = []
+        for setting in settings:
+            cell = method, dataclasses.replace(setting, **changes), subsets
+            found = results.averaged(*cell)
+            figures.append(Figure(None, results.values(*cell) if len(found) > 1 else ()))
+            used += found if len(found) > 1 else []
+        if any(figure.values for figure in figures):
             rows.append(Row(f"{name}, several subsets", tuple(figures)))
-    return rows
+    return rows, used
 
 
 def _changes(number, epochs, imbalance_ratio=None):
@@ -269,7 +258,7 @@ def _caption(number, changes, comparable):
 def compare(number, results, epochs=None, imbalance_ratio=None):
     """Returns a `Table` of LADE against each other method of a table, None without such runs.
 
-    Runs are paired by seed and data seed, and compared at the uniform prior.
+    Runs are paired by seed, data seed and precision, and compared at the uniform prior.
     """
     changes = _changes(number, epochs, imbalance_ratio)
     pairs = list(_pairs([method for _, method, *_ in entries(number) if method]))
@@ -283,7 +272,7 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
         f"Table {number}, paired comparison. Accuracy at uniform test labels, the first "
         "method's less the second's, in points."
     )
-    return _comparison_table(number, caption, rows)
+    return _comparison_table(number, caption, rows, results)
 
 
 def answer(results, epochs=None):
@@ -300,10 +289,10 @@ def answer(results, epochs=None):
         "the first method's less the second's, in points."
     )
     caption += f" Runs of {epochs} epochs." if epochs else ""
-    return _comparison_table(ANSWER, caption, rows)
+    return _comparison_table(ANSWER, caption, rows, results)
 
 
-def _comparison_table(number, caption, rows):
+def _comparison_table(number, caption, rows, results):
     if not rows:
         return None
     one, several = ([row for row in rows if (row.seeds > 1) == flag] for flag in (False, True))
@@ -314,7 +303,11 @@ def _comparison_table(number, caption, rows):
         leading=("methods", "runs"),
         columns=("difference", "95 % interval"),
         rows=tuple(rows),
-        notes=(*notes, *([SEVERAL_NOTE] if several else [])),
+        notes=(
+            *notes,
+            *([SEVERAL_NOTE] if several else []),
+            *results.precision_notes(run for row in rows for run in row.runs),
+        ),
     )
 
 
@@ -328,26 +321,36 @@ def _pairs(methods):
 
 def _paired(results, pairs, setting):
     """Yields the `Comparison`s of pairs of methods: of each pair of runs, then of several."""
-    matched = {}
-    for pair in pairs:
-        first, second = (results.of(method, setting) for method in pair)
-        matched |= {
-            (pair, seeds): (first[seeds], second[seeds]) for seeds in first if seeds in second
-        }
+    matched = {
+        (pair, seeds): runs_of_pair
+        for pair in pairs
+        for seeds, runs_of_pair in _matched(results, pair, setting).items()
+    }
     if not matched:
         return
     intervals = dict(zip(matched, _intervals(matched), strict=True))
     ratio = f"IB {setting.imbalance_ratio:g}"
     for pair in pairs:
         name = " − ".join(method.label for method in pair)
-        found = {seeds: ends for (other, seeds), ends in intervals.items() if other == pair}
-        for (data_seed, seed), ends in found.items():
-            yield Comparison(name, f"{ratio}, data seed {data_seed}, seed {seed}", *ends)
+        found = {key[1]: (ends, matched[key]) for key, ends in intervals.items() if key[0] == pair}
+        for (data_seed, seed), (ends, used) in found.items():
+            yield Comparison(name, f"{ratio}, data seed {data_seed}, seed {seed}", *ends, runs=used)
         for repeats in (training_seeds, subsets):
-            differences = [difference for difference, *_ in repeats(found).values()]
-            if len(differences) > 1:
-                column = f"{ratio}, {len(differences)} {repeats.__name__.replace('_', ' ')}"
-                yield Comparison(name, column, *_t_interval(differences))
+            several = repeats(found).values()
+            if len(several) > 1:
+                column = f"{ratio}, {len(several)} {repeats.__name__.replace('_', ' ')}"
+                ends = _t_interval([difference for (difference, *_), _ in several])
+                used = tuple(run for _, runs_of_pair in several for run in runs_of_pair)
+                yield Comparison(name, column, *ends, runs=used)
+
+
+def _matched(results, pair, setting):
+    """Returns {(data_seed, seed): two methods' runs} of equal precision."""
+    found = {}
+    for precision in reversed(POLICIES):  # float32, the first, takes the others' place
+        first, second = (results.of(method, setting, [precision]) for method in pair)
+        found |= {seeds: (first[seeds], second[seeds]) for seeds in first if seeds in second}
+    return dict(sorted(found.items()))
 
 
 def _intervals(matched):

@@ -3,8 +3,8 @@
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH
 
 Every list is verified: its form, its number of images and classes, images named twice in it or in
-two lists, missing files, classes without a test image. `--decode` decodes every image too. Nothing
-is ever downloaded.
+two lists, missing files, classes without a test image. `--decode` decodes every image too, which is
+the default for a folder of few. Nothing is ever downloaded.
 
 Where tensorflow-datasets has prepared a set, `--unpack` writes its images, byte for byte, as the
 files that the lists name, which then lie in PATH beside them:
@@ -21,6 +21,7 @@ import os
 import binary
 import evaluation
 import numpy as np
+import recipes
 import tfds_images
 from absl import flags
 
@@ -32,7 +33,11 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("dataset", None, lade_tf.data.NAMES, "Data set.", required=True)
 flags.DEFINE_string("data_dir", None, "Its folder; what lies there, `load` in lade_tf/data says.")
-flags.DEFINE_bool("decode", False, "Decode every image and list those that can't be.")
+flags.DEFINE_bool(
+    "decode",
+    None,
+    "Decode every image and list those that can't be; by default of a folder of few images.",
+)
 flags.DEFINE_string("unpack", None, "Prepared tensorflow-datasets folder to take images from.")
 flags.DEFINE_bool("tfrecords", False, "Pack the images into TFRecords in --data_dir.")
 
@@ -51,6 +56,7 @@ WHERE = {
     "inaturalist2018": "train_val2018.tar.gz, train2018.json.tar.gz and val2018.json.tar.gz: "
     "https://github.com/visipedia/inat_comp/tree/master/2018",
 }
+FEW = 10_000  # images; decoding them takes a minute or so
 COLUMNS = ("split", "images", "classes", "largest", "smallest", "many", "medium", "few")
 
 
@@ -83,8 +89,31 @@ def wrong_sizes(reader, class_names, splits):
     return problems
 
 
+def small_batch(images):
+    """Returns what train.py needs to be told about few training images, None if nothing."""
+    small = folder.LARGEST_IN_MEMORY
+    for size, where in ((recipes.IMAGE_SIZE, ""), (small, f" with --image_size={small} or less")):
+        batch_size = recipes.resolve("folder", "softmax", {"image_size": size})["batch_size"]
+        if images < batch_size:
+            return (
+                f"train.py needs --batch_size={images} or less{where}: the recipe's batches have "
+                f"{batch_size} images, and there are {images} for training"
+            )
+    return None
+
+
+def wants_decoding(dataset, splits):
+    """Returns whether to decode every image."""
+    if FLAGS.tfrecords or FLAGS.decode is not None:
+        return FLAGS.tfrecords or FLAGS.decode
+    return dataset == "folder" and sum(len(images.paths) for images in splits.values()) <= FEW
+
+
 def check_files(dataset, data_dir):
-    """Checks a set of image files and prints what it has; a ValueError says all that is wrong."""
+    """Checks a set of image files and prints what it has; a ValueError says all that is wrong.
+
+    Returns whether every image was decoded.
+    """
     reader = READERS[dataset]
     class_names, splits = reader.read(data_dir)
     if FLAGS.unpack:
@@ -103,14 +132,18 @@ def check_files(dataset, data_dir):
         evaluation.check_tested(dataset, class_names, tested.labels)
     except ValueError as error:
         problems.append(str(error))
-    if (FLAGS.decode or FLAGS.tfrecords) and not problems:  # A missing image is named already.
+    decode = wants_decoding(dataset, splits)
+    if decode and not problems:  # A missing image is named already.
         bad = image_lists.undecodable(splits)
         problems = [f"{records.described(file)} can't be decoded: {why}" for file, why in bad]
     problems = wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
+    if dataset == "folder" and (advice := small_batch(len(splits["train"].paths))):
+        print(advice)
     if FLAGS.tfrecords:
         pack(data_dir, splits)
+    return decode
 
 
 def pack(data_dir, splits):
@@ -130,9 +163,10 @@ def main():
         raise ValueError(f"--unpack is for {', '.join(tfds_images.SETS)}; got --dataset={dataset}")
     if FLAGS.tfrecords and dataset not in READERS:
         raise ValueError(f"--tfrecords is for {', '.join(READERS)}; got --dataset={dataset}")
+    decoded = True
     if dataset in READERS:
         try:
-            check_files(dataset, data_dir)
+            decoded = check_files(dataset, data_dir)
         except ValueError as error:
             where = f"\nWhere to get {dataset}: {WHERE[dataset]}" if dataset in WHERE else ""
             raise ValueError(f"{error}{where}") from error
@@ -140,7 +174,8 @@ def main():
         data = lade_tf.data.load(dataset, data_dir=data_dir)
         splits = {"train": data.train.labels, "test": data.test.labels}
         print(table(splits, data.num_classes))
-    print(f"{dataset} is ready: nothing is missing")
+    but = "" if decoded else ", but images weren't decoded; --decode does"
+    print(f"{dataset} is ready: nothing is missing{but}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,15 @@ import re
 import benchmark_table
 import methods
 import paper_tables
+import recipes
 import runs
 import table_formats
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
 SHIFTS = ("forward:50", "uniform", "backward:50")
+# What the results page says of its runs, where a row doesn't.
+USUAL = {"dataset": "cifar100_lt", "imbalance_ratio": 100, "data_seed": 0, "recipe": "2021"}
 
 
 def results():
@@ -29,28 +32,32 @@ def results():
     ]
     for path in sorted(RESULTS.rglob("result.json")):
         result = runs.read_json(path)
-        rows.append(_row(_describe(result["config"]), path, result["metrics_shifted"]))
+        rows.append(_row(describe(result["config"]), path, result["metrics_shifted"]))
         if result["metrics_unadapted"] != result["metrics"]:
-            name = _describe(result["config"]) + ", not adapted"
+            name = describe(result["config"]) + ", not adapted"
             rows.append(_row(name, path, {"uniform": result["metrics_unadapted"]}))
     return "\n".join(rows)
 
 
 def method_table():
-    """One row for each --loss: where it comes from, where it lies, what it adds and costs."""
+    """One row for each --loss: what it is and where it is from."""
+    rows = ["| `--loss` | method | published | logits carry |", "|---|---|---|---|"]
+    for loss, method in methods.METHODS.items():
+        rows.append(f"| `{loss}` | {method.label} | {method.paper} | {method.carries} |")
+    return "\n".join(rows)
+
+
+def method_costs():
+    """One row for each --loss: where it lies, what it adds and costs."""
     costs = runs.read_json(RESULTS / "benchmarks" / "method_steps.json")["methods"]
-    rows = [
-        "| `--loss` | method | published | file | flags | logits carry | extra parameters | "
-        "step / softmax |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = ["| `--loss` | flags | file | extra parameters | step / softmax |"]
+    rows.append("|---|---|---|---|---|")
     for loss, method in methods.METHODS.items():
         own_flags = ", ".join(f"`{name}`" for name in method.parameters)
         own_flags += (", " if own_flags else "") + "`init_from`" if method.second_stage else ""
         cost = costs[loss]["step / softmax"]
         cells = (
-            f"`{loss}` | {method.label} | {method.paper} | {method.file} | {own_flags}",
-            method.carries,
+            f"`{loss}` | {own_flags} | {method.file}",
             f"{costs[loss]['extra_parameters']:,}",
             f"{cost['median']:.2f}" if cost else "not trained",
         )
@@ -121,7 +128,9 @@ def unknown_prior():
 def _told(score):
     if score is None:
         return "singular"
-    return f"{100 * score['accuracy']:.1f} ± {100 * score['accuracy_sd']:.1f} ({score['l1']:.2f})"
+    sd = score["accuracy_sd"]
+    spread = "" if sd is None else f" ± {100 * sd:.1f}"
+    return f"{100 * score['accuracy']:.1f}{spread} ({score['l1']:.2f})"
 
 
 def benchmarks():
@@ -132,7 +141,7 @@ def benchmarks():
 def speed():
     """More ratios of the benchmarks."""
     benchmark = runs.read_json(RESULTS / "benchmarks" / "train_step.json")
-    rows = ["| ratio | median | |", "|---|---|---|"]
+    rows = ["| what | ratio | |", "|---|---|---|"]
     for name, value in benchmark.items():
         if isinstance(value, dict) and "median" in value:
             low, high = value["quartiles"]
@@ -175,8 +184,11 @@ def speed():
 
 
 PAGES = {
-    ROOT / "README.md": (full_recipe, method_table, gaussian_toy, benchmarks),
-    RESULTS / "README.md": (results, answer, shifted, unknown_prior, speed),
+    ROOT / "README.md": (full_recipe, method_table),
+    RESULTS / "README.md": (
+        *(results, answer, shifted, unknown_prior),
+        *(method_costs, gaussian_toy, benchmarks, speed),
+    ),
 }
 
 
@@ -193,12 +205,17 @@ def update(page):
     page.write_text(text)
 
 
-def _describe(config):
+def describe(config):
+    """Returns the label of a run: what tells it from all others."""
     label = methods.METHODS[config["loss"]].label
     name = label + (f" ({config['estimator']})" if config["estimator"] else "")
     # The row above "not adapted" is the one that the paper calls PC Softmax.
     name = "PC Softmax" if label == "Softmax" else name
-    return f"{name}, {config['epochs']} epochs, {config['precision']}, seed {config['seed']}"
+    facts = [name, f"{config['epochs']} epochs", config["precision"], f"seed {config['seed']}"]
+    unusual = [key for key, value in USUAL.items() if config.get(key, value) != value]
+    facts += [f"{key} {recipes.as_text(config[key])}" for key in unusual]
+    facts += [f"{key} {value}" for key, value in recipes.deviations(config).items()]
+    return ", ".join(facts)
 
 
 def _row(name, path, metrics):

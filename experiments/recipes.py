@@ -6,6 +6,8 @@ Sources: the paper's section 4 and table 7, and the authors' released configurat
 value can be overridden by the flag of its name; what a run used stands in its config.json.
 """
 
+import pathlib
+
 from methods import METHODS, PARAMETERS, REQUIRED
 
 from lade_tf.data.folder import LARGEST_IN_MEMORY
@@ -107,9 +109,9 @@ PER_LOSS = {
     ("imagenet_lt", "causal_norm"): {"learning_rate": 0.2},
 }
 
-# (alpha, remine_lambda) of LADE for (data set, imbalance ratio): table 7; for CIFAR-10-LT as for
-# CIFAR-100-LT, for a folder the library's. Other ratios have no published values: the flags must be
-# given.
+LADER = ("alpha", "remine_lambda")
+# LADER's parameters for (data set, imbalance ratio): table 7; for CIFAR-10-LT as for CIFAR-100-LT,
+# for a folder the library's. Other ratios have no published values: the flags must be given.
 LADE = {
     ("digits_lt", 20): (0.1, 0.01),
     ("places_lt", None): (0.005, 0.1),
@@ -142,6 +144,7 @@ TRAINING = (
     *("mixup", "ema"),
 )
 LOSSES = tuple(METHODS)
+IMAGE_SIZE = 224  # of image files where none is given
 
 
 def resolve(dataset, loss, overrides):
@@ -157,6 +160,16 @@ def resolve(dataset, loss, overrides):
         ValueError: for an unknown data set or loss, for a parameter of another loss, and
             for a combination without published parameters unless they are given.
     """
+    config = _resolve(dataset, loss, overrides)
+    if config["schedule"] == "cosine" and config["epochs"] < 2:
+        origin = "" if overrides.get("schedule") else f"the recipe of {dataset} has "
+        raise ValueError(
+            f"{origin}--schedule=cosine, which ends at 0: it needs at least 2 --epochs; got 1"
+        )
+    return config
+
+
+def _resolve(dataset, loss, overrides):
     if dataset not in DATASETS or loss not in METHODS:
         raise ValueError(
             f"--dataset={dataset} --loss={loss} isn't known. Data sets: {', '.join(DATASETS)}. "
@@ -180,27 +193,50 @@ def resolve(dataset, loss, overrides):
     }
     if config["weights"] == "none" and "backbone_learning_rate" not in given:
         config["backbone_learning_rate"] = None  # a lower one is for a body that is trained already
-    if config["schedule"] == "cosine" and config["epochs"] < 2:
-        raise ValueError("--schedule=cosine ends at 0: it needs at least 2 --epochs; got 1")
     scale = config["epochs"] / published["epochs"]
     config["milestones"] = [max(1, round(epoch * scale)) for epoch in config["milestones"]]
     return {**config, **_parameters(config, parameters)}
 
 
 def run_name(config):
-    """Returns the name of a run's folder, with what isn't as published in it."""
-    ratio = config["imbalance_ratio"]
-    published = LADE.get((config["dataset"], ratio), (None, None))
+    """Returns the name of a run's folder, with all that isn't as published in it.
+
+    What a second stage starts from isn't part of it.
+    """
+    ratio, changed = config["imbalance_ratio"], deviations(config)
     parts = [config["dataset"], *([f"ib{ratio:g}"] if ratio else []), config["loss"]]
     parts += [config["estimator"]] if config["estimator"] else []
-    for name, value in zip(("alpha", "remine_lambda"), published, strict=True):
-        if config[name] not in (None, value):
-            parts.append(f"{name.removeprefix('remine_')}{config[name]:g}")
+    for name in LADER:
+        parts += [name.removeprefix("remine_") + changed.pop(name)] if name in changed else []
     parts += [config["recipe"]] if config["recipe"] != "2021" else []
+    parts += [f"{name}={value}" for name, value in sorted(changed.items())]
     parts += [f"{config['epochs']}ep", f"seed{config['seed']}"]
     parts += [f"data{config['data_seed']}"] if config["data_seed"] else []
     parts += [config["precision"]] if config["precision"] != "float32" else []
     return "-".join(parts)
+
+
+def deviations(config):
+    """Returns {name: value as text} of what isn't as published in a configuration.
+
+    Published is the recipe of its data set, loss, --recipe, imbalance ratio, epochs and estimator.
+    A key that a configuration lacks came with later recipes and tells nothing.
+    """
+    kept = ("recipe", "imbalance_ratio", "epochs", "image_size", "estimator", *LADER)
+    published = _resolve(config["dataset"], config["loss"], {k: config.get(k) for k in kept})
+    published["image_size"] = IMAGE_SIZE
+    of_lade = LADE.get((config["dataset"], config["imbalance_ratio"]), (None, None))
+    published |= zip(LADER, of_lade, strict=True)
+    return {
+        name: as_text(value)
+        for name, value in config.items()
+        if value is not None and published.get(name, value) != value
+    }
+
+
+def as_text(value):
+    """Returns a value of a configuration as part of a name; of a path its end."""
+    return f"{value:g}" if isinstance(value, float) else pathlib.Path(str(value)).name
 
 
 def _of_dataset(dataset, given):
@@ -211,7 +247,7 @@ def _of_dataset(dataset, given):
         return DATASETS[dataset]
     if "imbalance_ratio" in given:
         raise ValueError(f"--dataset={dataset} has its own counts, so no --imbalance_ratio")
-    size = given.get("image_size", 224)
+    size = given.get("image_size", IMAGE_SIZE)
     if dataset == "folder" and size <= LARGEST_IN_MEMORY:
         return {**CIFAR, "imbalance_ratio": PLAIN["imbalance_ratio"], "image_size": size}
     return {**DATASETS[dataset], "image_size": size}
@@ -240,7 +276,7 @@ def _parameters(config, given):
     """Returns {parameter of any method: value}, None for those of other methods."""
     own = METHODS[config["loss"]].parameters
     published = LADE.get((config["dataset"], config["imbalance_ratio"]), ())
-    published = dict(zip(("alpha", "remine_lambda"), published, strict=False))
+    published = dict(zip(LADER, published, strict=False))
     values = {**own, **published, **given}
     missing = [f"--{name}" for name in own if values[name] is REQUIRED]
     if missing:

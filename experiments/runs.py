@@ -3,6 +3,7 @@
     config.json             everything that determines the run, but the data
     data.json               by which its data are known again
     history.csv             a row for each finished epoch
+    trained_on.json         which epochs other machines trained (export_program.py)
     tensorboard/            the same, for TensorBoard
     *.weights.h5            checkpoints (checkpoints.py)
     best.keras              the selected model, whole (without a validation set: the last)
@@ -41,6 +42,7 @@ RUN_FILES = {
     "config.json",
     "data.json",
     "history.csv",
+    "trained_on.json",
     "tensorboard",
     "best.keras",
     "test_logits.npz",
@@ -150,6 +152,17 @@ class RunFolder:
                 ]
         except (TypeError, ValueError, csv.Error) as error:
             raise ValueError(f"{path} can't be read, it may be cut short: {error}") from error
+
+    def trained_on(self):
+        """Returns [{"device", "first_epoch", "last_epoch"}] of what other machines trained."""
+        path = self.file("trained_on.json")
+        return read_json(path)["trained_on"] if path.exists() else []
+
+    def note_trained_on(self, device, first_epoch, last_epoch):
+        """Notes which epochs, counted from 1, a device trained, in the place of later ones."""
+        before = [part for part in self.trained_on() if part["last_epoch"] < first_epoch]
+        part = {"device": device, "first_epoch": first_epoch, "last_epoch": last_epoch}
+        write_json(self.file("trained_on.json"), {"trained_on": [*before, part]})
 
     def write_history(self, rows):
         with (

@@ -5,10 +5,13 @@
 
 A suite (experiments/suites.py) is a list of calls of train.py. One whose result lies in its run
 folder or below --results isn't run again; one that was broken off goes on from its checkpoint.
+Without --precision a result below --results counts whatever its precision, as it does in the
+tables; what is missing is trained in float32. With --precision only results in it count.
+
 result.json, history.csv and test_logits.npz of finished runs are copied to --results, those of
-fewer epochs than the recipe's to its folder short. A run that fails doesn't stop the others: the
-end names it, with exit code 1. Ctrl-C and SIGTERM stop the training with a checkpoint; the same
-command goes on from there.
+fewer epochs than the recipe's to its folder short; another run's result is never replaced. A run
+that fails doesn't stop the others: the end names it, with exit code 1. Ctrl-C and SIGTERM stop the
+training with a checkpoint; the same command goes on from there.
 
 A second stage needs the weights of its softmax run, which aren't among the results that are
 copied. Where they are missing it fails, or, with --repeat_first_stages, softmax is trained again.
@@ -78,7 +81,8 @@ def plan(suite, common, runs_dir, results):
         results: folder of finished results.
     """
     given = {name: value for name, value in common.items() if value is not None}
-    planned = [_run({"data_seed": 0, **flags, **given}, runs_dir, results) for flags in suite]
+    usual = {"data_seed": 0, "precision": "float32"}
+    planned = [_run({**usual, **flags, **given}, runs_dir, results) for flags in suite]
     return list({run.name: run for run in planned}.values())
 
 
@@ -97,9 +101,11 @@ def _run(given, runs_dir, results):
 def comparable(config):
     """Returns a configuration as it would be resolved today, its first stage by name alone.
 
-    Keys that recipes got after a run was made have the value that nobody could change then.
+    Keys that recipes got after a run was made have the value that nobody could change then. The
+    first stage has the precision of the second, so that isn't told apart by its name.
     """
-    first_stage = {"init_from": pathlib.Path(config.get("init_from") or "").name}
+    first_stage = pathlib.Path(config.get("init_from") or "").name
+    first_stage = {"init_from": first_stage.removesuffix(f"-{config.get('precision')}")}
     known = ("imbalance_ratio", "epochs", *methods.PARAMETERS)
     overrides = {name: config.get(name) for name in known}
     try:
@@ -110,9 +116,15 @@ def comparable(config):
 
 
 class Results:
-    """Finished runs below --results and in run folders."""
+    """Finished runs below --results and in run folders.
 
-    def __init__(self, folder):
+    Args:
+        folder: --results.
+        any_precision: whether a result there counts for a run in another precision too.
+    """
+
+    def __init__(self, folder, any_precision=False):
+        self.any_precision = any_precision
         self.finished = [
             result
             for path in sorted(pathlib.Path(folder).rglob("result.json"))
@@ -120,31 +132,39 @@ class Results:
         ]
         self.configs = [comparable(result["config"]) for result in self.finished]
 
-    def copied(self, run):
-        """Returns the result below --results of a `Run`, None if there is none."""
-        wanted = comparable(run.config)
+    def copied(self, run, **changes):
+        """Returns the result below --results of a `Run` with `changes`, None if there is none."""
+        wanted = {**comparable(run.config), **changes}
         return self.finished[self.configs.index(wanted)] if wanted in self.configs else None
 
     def find(self, run):
         """Returns the result of a `Run`, None if there is none."""
         if has(run, "result.json"):
             return runs.read_json(run.folder.file("result.json"))
-        return self.copied(run)
+        precisions = methods.POLICIES if self.any_precision else [run.config["precision"]]
+        copies = (self.copied(run, precision=precision) for precision in precisions)
+        return next(filter(None, copies), None)
+
+    def lacks_copy(self, run):
+        """Whether a run is finished in its folder alone."""
+        return has(run, "result.json") and not self.copied(run)
 
     def obstacle(self, run):
-        """Returns why a run can't be made, None if it can."""
-        if (run.copy / "result.json").exists() and not self.copied(run):
+        """Returns why a run can't be made or copied, None if it can."""
+        if not self.copied(run) and holds_another(run.copy / "result.json", run):
             return f"{run.copy} holds another run"
         if run.folder.file("config.json").exists() and not has(run, "config.json"):
             return f"{run.folder.path} holds another run"
         return None
 
     def state(self, run):
-        """Returns "done", "blocked", "57 of 200 epochs" or "missing"."""
-        if self.find(run):
-            return "done"
-        if self.obstacle(run):
+        """Returns "done", "done in bfloat16", "blocked", "57 of 200 epochs" or "missing"."""
+        result = self.find(run)
+        if (not result or self.lacks_copy(run)) and self.obstacle(run):
             return "blocked"
+        if result:
+            precision = result["config"]["precision"]
+            return "done" if precision == run.config["precision"] else f"done in {precision}"
         epochs = len(run.folder.read_history()) if has(run, "config.json") else 0
         return f"{epochs} of {methods.num_epochs(run.config)} epochs" if epochs else "missing"
 
@@ -155,6 +175,13 @@ def has(run, name):
     if not (config.exists() and run.folder.file(name).exists()):
         return False
     return comparable(runs.read_json(config)) == comparable(run.config)
+
+
+def holds_another(path, run):
+    """Whether a result.json is there and another run's."""
+    if not path.exists():
+        return False
+    return comparable(runs.read_json(path).get("config", {})) != comparable(run.config)
 
 
 def format_list(planned, results):
@@ -171,7 +198,7 @@ def format_list(planned, results):
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    done = sum(row[1] == "done" for row in rows)
+    done = sum(row[1].startswith("done") for row in rows)
     blocked = [run for run in planned if results.state(run) == "blocked"]
     reasons = [f"{run.name} is blocked: {results.obstacle(run)}" for run in blocked]
     return "\n".join([*lines, f"{done} of {len(planned)} done", *reasons])
@@ -206,15 +233,16 @@ def carry_out(planned, results, data_dir=None, repeat_first_stages=False):
     failed = {}
     for number, run in enumerate(planned, start=1):
         repeat = repeat_first_stages and is_needed_again(run, planned, results)
-        if repeat or not results.find(run):
-            problem = results.obstacle(run)
-            if not problem:
-                print(f"[{number} of {len(planned)}] {run.name}", flush=True)
-                problem = None if train(run.command(data_dir)) else "train.py says why above"
-            if problem:
-                failed[run.name] = problem
-                continue
-        if not results.copied(run):
+        is_to_train = repeat or not results.find(run)
+        if not is_to_train and not results.lacks_copy(run):
+            continue
+        problem = results.obstacle(run)
+        if is_to_train and not problem:
+            print(f"[{number} of {len(planned)}] {run.name}", flush=True)
+            problem = None if train(run.command(data_dir)) else "train.py says why above"
+        if problem:
+            failed[run.name] = problem
+        elif not results.copied(run):
             copy_result(run)
     return failed
 
@@ -243,7 +271,7 @@ def chosen_suite():
 def main():
     common = {"precision": FLAGS.precision, "epochs": FLAGS.epochs}
     planned = plan(chosen_suite(), common, FLAGS.runs_dir, FLAGS.results)
-    results = Results(FLAGS.results)
+    results = Results(FLAGS.results, any_precision=FLAGS.precision is None)
     if FLAGS.list:
         print(format_list(planned, results))
         return
@@ -268,7 +296,12 @@ if __name__ == "__main__":
     flags.DEFINE_bool("list", False, "Show what is done and what is missing, and run nothing.")
     flags.DEFINE_list("seeds", None, "Training seeds; default the suite's.")
     flags.DEFINE_integer("epochs", None, "Epochs; default the suite's.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        list(methods.POLICIES),
+        "Compute precision, and the only one whose results count; default float32, and all count.",
+    )
     flags.DEFINE_string(
         "data_dir", None, "Prepared tensorflow-datasets folder; default TFDS_DATA_DIR."
     )

@@ -115,6 +115,7 @@ class Comparison:
         low, high: ends of its 95 % interval.
         sd: of several pairs, else None.
         seeds: how many pairs.
+        runs: the `comparison.Run`s that it was computed from.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Comparison:
     high: float
     sd: float | None = None
     seeds: int = 1
+    runs: tuple = ()
 
     def lines(self):
         """Returns the comparison as one line of text, with a * if the interval excludes 0."""

@@ -112,7 +112,18 @@ def load_data(config):
         config.get("image_size"),
     )
     evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
+    check_batch_size(config["batch_size"], len(data.train.labels))
     return data
+
+
+def check_batch_size(batch_size, images):
+    """Refuses a batch of more than the training images in the words of the flag."""
+    if batch_size > images:
+        origin = "" if FLAGS.batch_size else ", from the recipe,"
+        raise ValueError(
+            f"--batch_size={batch_size}{origin} is more than the {images} training images: give "
+            f"--batch_size={images} or less"
+        )
 
 
 def check_images(data):
@@ -211,6 +222,7 @@ def finish(config, data, run, trainee, provenance):
     result = {
         "config": config,
         **selected,
+        **({"trained_on": run.trained_on()} if run.trained_on() else {}),
         **({"bad_images": bad_images} if FLAGS.on_bad_image == "skip" else {}),
         **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
@@ -223,12 +235,13 @@ def finish(config, data, run, trainee, provenance):
 
 
 def export(run):
-    """Writes RUN_DIR/saved_model, unless it is there already."""
+    """Writes RUN_DIR/saved_model, unless it is there already, and says where it is."""
     if not run.file("saved_model").exists():
         class_names = run.test_logits().class_names.tolist()
         runs.load_model(run.file("best.keras")).export(
             run.file("saved_model"), class_names=class_names
         )
+    print(f"\nThe SavedModel is in {run.file('saved_model')}")
 
 
 def summarise(saved):
@@ -311,9 +324,9 @@ def main():
                 f"goes on from its last checkpoint ({error.message.splitlines()[0]})"
             ) from error
     if strategies.is_chief(strategy):
+        report(result, run)
         if FLAGS.export:
             export(run)
-        report(result, run)
 
 
 if __name__ == "__main__":

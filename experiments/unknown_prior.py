@@ -84,7 +84,10 @@ def score(saved, images, told, true_prior):
 
 
 def measure(saved, target, draws):
-    """Returns {what is told: {"estimates", "l1", "l1_sd", "accuracy", "accuracy_sd"}}."""
+    """Returns {what is told: {"estimates", "l1", "l1_sd", "accuracy", "accuracy_sd"}}.
+
+    Standard deviations are those of a sample, None of a single estimate.
+    """
     scores = {}
     for seed in range(draws):
         halves = split(saved.labels, seed)
@@ -105,7 +108,8 @@ def target_size(saved, target):
 
 
 def _mean_and_sd(values):
-    (l1, accuracy), (l1_sd, accuracy_sd) = np.mean(values, axis=0), np.std(values, axis=0)
+    l1, accuracy = np.mean(values, axis=0)
+    l1_sd, accuracy_sd = np.std(values, axis=0, ddof=1) if len(values) > 1 else (None, None)
     errors = {"l1": l1, "l1_sd": l1_sd, "accuracy": accuracy, "accuracy_sd": accuracy_sd}
     return {"estimates": len(values), **errors}
 

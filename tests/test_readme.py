@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
 import readme_numbers
 
@@ -18,7 +19,9 @@ def test_the_python_examples_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
     assert len(blocks) == 6
-    exec("\n".join(blocks), {})
+    names = {}
+    exec("\n".join(blocks), names)
+    np.testing.assert_allclose(names["adapted"].target_prior, [0.2, 0.3, 0.5], atol=0.07)
     assert (tmp_path / "saved_model" / "saved_model.pb").exists()
 
 

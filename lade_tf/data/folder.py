@@ -97,7 +97,7 @@ def _read_folder(path):
     """
     paths, names = [], []
     for class_folder in sorted(entry for entry in path.iterdir() if _is_class(entry)):
-        images = _images(class_folder)
+        images = image_files(class_folder)
         if not images:
             raise ValueError(
                 f"{class_folder} must hold an image ({', '.join(ENDINGS)}); got none: a class "
@@ -114,8 +114,8 @@ def _is_class(entry):
     return entry.is_dir() and not entry.name.startswith(".")
 
 
-def _images(folder):
-    """Image files of any depth below a folder, sorted."""
+def image_files(folder):
+    """Returns the image files of any depth below a folder, sorted, without hidden ones."""
     return [file for file in _files(folder) if file.lower().endswith(ENDINGS)]
 
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -6,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import runs
+import tensorflow as tf
 from binaries import TINY, run
 
 import lade_tf  # noqa: F401  registers what best.keras is made of
@@ -153,7 +155,43 @@ def test_export_sets_the_target_prior_and_overwrites_nothing(lade_run, tmp_path)
     names = json.loads((tmp_path / "served" / "assets" / "class_names.json").read_text())
     assert names == list("0123456789")
     errors = run("export.py", *flags, cwd=tmp_path, fails=True)
-    assert "--output=served must be a new or empty folder" in errors
+    assert "=served exists already: give --overwrite to replace it, or another --output" in errors
+    run("export.py", *flags[:2], "--target_prior=backward:50", "--overwrite", cwd=tmp_path)
+    served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
+    assert served(images=tf.zeros([1, 8, 8, 1]))["probabilities"].shape == (1, 10)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "1.txt").write_text("all my work")
+    flags = (flags[0], "--output=thesis", "--overwrite")
+    errors = run("export.py", *flags, cwd=tmp_path, fails=True)
+    assert "--output=thesis holds other things than an exported model" in errors
+    assert (tmp_path / "thesis" / "1.txt").exists()
+
+
+def test_an_export_of_training_gives_way_to_another(lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    output = (lade_run.parent / "output.txt").read_text()
+    assert output.endswith("\nThe SavedModel is in lade/saved_model\n")
+    flags = (f"--run={folder}", "--target_prior=backward:50", "--overwrite")
+    before = (folder / "saved_model" / "fingerprint.pb").read_bytes()
+    run("export.py", *flags, cwd=tmp_path)
+    assert (folder / "saved_model" / "fingerprint.pb").read_bytes() != before
+
+
+def test_a_small_test_set_leaves_priors_out_unless_they_are_asked_for(lade_run, tmp_path):
+    folder = copy_of(lade_run, tmp_path)
+    saved = runs.SavedLogits.load(folder / "test_logits.npz")
+    few = np.concatenate([np.flatnonzero(saved.labels == c)[:6] for c in range(10)])
+    small = dataclasses.replace(saved, logits=saved.logits[few], labels=saved.labels[few])
+    small.save(folder / "test_logits.npz")
+    flags = (f"--run={folder}", f"--compare={folder}")
+    output = run("evaluate.py", *flags, cwd=tmp_path)
+    assert output.startswith(
+        "left out, as the test set has 6 images a class: forward:50, forward:25, forward:10, "
+        "backward:10, backward:25, backward:50\n"
+    )
+    assert output.count("\nforward:5 ") == 2 and output.count("\nforward:10 ") == 0
+    errors = run("evaluate.py", *flags, "--target_prior=forward:50", cwd=tmp_path, fails=True)
+    assert "forward:50 leaves a class without an image" in errors
 
 
 def test_a_run_cut_short_is_neither_evaluated_nor_exported(lade_run, tmp_path):
@@ -246,7 +284,20 @@ BAD_FLAGS = {
     "number": (["--dataset=digits_lt", "--loss=lade", "--alpha=much"], "--alpha"),
     "data_dir": (
         ["--dataset=cifar100_lt", "--loss=lade", "--data_dir=nowhere"],
-        "data_dir must be an existing folder; got 'nowhere'",
+        "train.py: --data_dir must be an existing folder; got 'nowhere'\n",
+    ),
+    "needless data_dir": (
+        ["--dataset=digits_lt", "--loss=lade", "--data_dir=x"],
+        "train.py: leave out --data_dir for digits_lt, which comes with scikit-learn; got 'x'\n",
+    ),
+    "no data_dir": (
+        ["--dataset=folder", "--loss=lade"],
+        "train.py: --data_dir must be the folder that holds train/ and test/, or train.csv and "
+        "test.csv; it isn't given\n",
+    ),
+    "one epoch": (
+        ["--dataset=folder", "--loss=lade", "--epochs=1"],
+        "the recipe of folder has --schedule=cosine, which ends at 0: it needs at least 2 --epochs",
     ),
     "empty data_dir": (
         ["--dataset=cifar100_lt", "--loss=lade", "--data_dir=."],
@@ -274,8 +325,19 @@ def test_bad_flags_are_refused_before_anything_is_written(flags, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_an_error_of_the_system_says_how_to_see_where(tmp_path):
+    (tmp_path / "file").touch()
+    flags = ("--loss=lade", "--run_dir=file/run")
+    errors = run("train.py", *TINY, *flags, cwd=tmp_path, fails=True)
+    assert errors.endswith("Not a directory: 'file/run' (--verbosity=1 shows where)\n")
+
+
 BAD_EVALUATIONS = {
     "no run": (["--run=nowhere"], "nowhere isn't a run folder"),
+    "SavedModel": (
+        ["--run=lade/saved_model"],
+        "a SavedModel: give --model=lade/saved_model --dataset=",
+    ),
     "neither": ([], "give either --run or --model"),
     "typo": (["--run=lade", "--target_prior=unifrom"], "a prior must be uniform, train"),
     "empty": (["--run=lade", "--target_prior="], "--target_prior must name at least one prior"),

@@ -300,7 +300,9 @@ def exported(data, tmp_path):
 
 def test_a_program_goes_on_from_a_checkpoint(data, exported):
     folder, out, model, program = exported
-    assert export_program.import_results(out, BASE, data, folder, model, program, seconds=5) == 3
+    done = export_program.import_results(out, BASE, data, folder, model, program, 5, "a TPU")
+    assert done == 3
+    assert folder.trained_on() == [{"device": "a TPU", "first_epoch": 2, "last_epoch": 3}]
     expected, restored = build(BASE), build(BASE)
     wanted = fit_steps(BASE, data, expected, 0, 3)
     assert checkpoints.restore(folder, restored).epoch == 3
@@ -336,8 +338,20 @@ def test_results_that_do_not_fit_change_nothing(fault, data, exported):
         message = "the program starts after epoch 1; the last checkpoint"
     before = folder.file("last.weights.h5").read_bytes(), folder.read_history()
     with pytest.raises(error, match=message):
-        export_program.import_results(out, config, data, folder, model, program, seconds=5)
+        export_program.import_results(out, config, data, folder, model, program, 5, "a TPU")
     assert (folder.file("last.weights.h5").read_bytes(), folder.read_history()) == before
+    assert not folder.trained_on()
+
+
+def test_what_trained_on_says_follows_the_epochs(tmp_path):
+    folder = runs.RunFolder(tmp_path)
+    for device, *epochs in (("a", 1, 2), ("b", 5, 8), ("c", 5, 6)):
+        folder.note_trained_on(device, *epochs)
+    parts = [tuple(part.values()) for part in folder.trained_on()]
+    assert parts == [("a", 1, 2), ("c", 5, 6)]
+    runs.write_json(tmp_path / "config.json", {})
+    folder.delete()  # it is a run's file
+    assert not tmp_path.exists()
 
 
 def test_calls_must_make_up_the_run(data, tmp_path):
@@ -373,14 +387,16 @@ def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     model = methods.build_trainee(manifest["config"], digits).model
     program = device_loop.EpochProgram(manifest["config"], digits, model)
     write_results(tmp_path / "out", program, 1)
-    back = (*flags, "--import=out", "--run_dir=run")
-    errors = run("export_program.py", *back, cwd=tmp_path, fails=True)
-    assert "--import needs --seconds" in errors
-    other = (*back, "--seconds=6", "--learning_rate=0.01")
+    back = (*flags, "--import=out", "--run_dir=run", "--seconds=6")
+    for known in ((*back[:-1], "--device=a TPU"), back):
+        errors = run("export_program.py", *known, cwd=tmp_path, fails=True)
+        assert "--import needs --seconds and --device" in errors
+    back = (*back, "--device=a TPU")
+    other = (*back, "--learning_rate=0.01")
     errors = run("export_program.py", *other, cwd=tmp_path, fails=True)
     assert "another configuration: learning_rate differ" in errors
     assert not (tmp_path / "run").exists()
-    run("export_program.py", *back, "--seconds=6", cwd=tmp_path)
+    run("export_program.py", *back, cwd=tmp_path)
     run("train.py", *flags, "--run_dir=run", cwd=tmp_path)
     folders = tmp_path / "run", lade_run
     found, wanted = (weights_of(folder / "last.weights.h5") for folder in folders)
@@ -392,6 +408,8 @@ def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     assert [row["seconds"] for row in rows] == [2, 2, 2]
     assert_same_rows(without_clocks(rows), without_clocks(expected), rtol=1e-4)
     result = runs.read_json(tmp_path / "run" / "result.json")
+    assert result["trained_on"] == [{"device": "a TPU", "first_epoch": 1, "last_epoch": 3}]
+    assert "trained_on" not in runs.read_json(lade_run / "result.json")
     assert result["metrics"]["accuracy"] == pytest.approx(
         runs.read_json(lade_run / "result.json")["metrics"]["accuracy"], abs=0.01
     )

@@ -6,6 +6,7 @@ import classifiers
 import image_files
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from binaries import run
@@ -91,9 +92,12 @@ def test_adapt_to_sees_probabilities_at_the_uniform_prior(samples):
     np.testing.assert_array_equal(model.target_prior, before)
 
 
+DIGITS = image_files.Format((8, 8, 1), "digits_lt")
+
 BAD_FLAGS = {
     "missing class": ({"source": "lacking.npz"}, "label_shift.rlls gives a regularised estimate"),
-    "existing output": ({"output": "target.npz"}, "--output=target.npz exists already"),
+    "existing output": ({"output": "target.npz"}, "exists already: give a new file or --overwrite"),
+    "SavedModel": ({"run": "lade/saved_model"}, "it is a SavedModel: give --model="),
     "shrink": ({"shrink": "true", "bootstrap": "0"}, "--shrink needs --bootstrap"),
     "plot": ({"plot": "prior.svg"}, "must end in .png or .pdf"),
     "pseudo_count": ({"pseudo_count": "1", "method": "rlls"}, "means nothing with --method=rlls"),
@@ -106,6 +110,8 @@ def test_bad_flags_are_refused_in_one_message(change, lade_run, files, samples):
     source, labels, _ = samples
     np.savez(files / "lacking.npz", images=source[labels != 7], labels=labels[labels != 7])
     change, message = change
+    if "run" in change:
+        change = {"run": lade_run.parent / change["run"]}
     flags = {"run": lade_run, "source": "source.npz", "target": "target.npz", **change}
     given = [f"--{name}={value}" for name, value in flags.items()]
     errors = run("estimate_prior.py", *given, cwd=files, fails=True)
@@ -115,6 +121,9 @@ def test_bad_flags_are_refused_in_one_message(change, lade_run, files, samples):
 
 BAD_IMAGES = {
     "empty": "must hold at least one image",
+    "bright.npz": "must have pixels of 0 to 16, as those of digits_lt .*; they are 0 to 17",
+    "fractions.npz": "must have pixels of 0 to 16, as those of digits_lt .*; they are 0 to 1",
+    "bright": "--target=.*bright must have pixels of 0 to 16",
     "nowhere": "must be a folder of images or an .npz file",
     "wrong.npz": "'images' in --target=.*wrong.npz must have shape",
     "small": r"0000.png must have the shape .8, 8, 1. that the model takes; got .4, 8, 1.",
@@ -132,15 +141,66 @@ def test_bad_images_are_refused(name, tmp_path):
     (tmp_path / "note.txt").write_text("no image")
     write_png(tmp_path / "small" / "0000.png", image[:4])
     np.savez(tmp_path / "wrong.npz", images=image[None, :4])
+    image[0, 0] = 17
+    write_png(tmp_path / "bright" / "0.png", image)
+    np.savez(tmp_path / "bright.npz", images=image[None])
+    np.savez(tmp_path / "fractions.npz", images=image[None] / 17)
     with pytest.raises(ValueError, match=BAD_IMAGES[name]):
-        image_files.read_images(tmp_path / name, (8, 8, 1), "--target")
+        image_files.read_images(tmp_path / name, DIGITS, "--target")
+
+
+def test_pixels_of_an_unknown_data_set_are_taken_as_they_are(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.full((2, 8, 8, 1), 300.0))
+    [images] = image_files.read_images(
+        tmp_path / "x.npz", image_files.Format((8, 8, 1)), "--target"
+    )
+    assert images.max() == 300
+
+
+SPLITS = {"train": "data_256/a", "val": "val_256/val", "test": "val_256/test"}
+
+
+def write_photographs(folder):
+    """Writes four images in two classes, of different formats, that lie on their side."""
+    rng = np.random.default_rng(0)
+    on_its_side = PIL.Image.Exif()
+    on_its_side[0x0112] = 6
+    names = ("ant/1.png", "ant/2.jfif", "arena/hockey/3.webp", "arena/hockey/4.jpg")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image = PIL.Image.fromarray(rng.integers(0, 256, (90, 120, 3)).astype(np.uint8))
+        image.save(folder / name, "jpeg" if name.endswith("jfif") else None, exif=on_its_side)
+    return names
+
+
+@pytest.mark.parametrize("size", [32, 72])
+@pytest.mark.parametrize("dataset", ["folder", "places_lt"])
+def test_image_files_are_read_as_the_test_images_of_their_data_set(dataset, size, tmp_path):
+    for split, place in SPLITS.items():
+        place = tmp_path / (split if dataset == "folder" else place)
+        lines = [
+            f"{(place / name).relative_to(tmp_path)} {label}"
+            for name, label in zip(write_photographs(place), (0, 0, 1, 1), strict=True)
+        ]
+        (tmp_path / f"Places_LT_{split}.txt").write_text("\n".join(lines))
+    (place / "ant" / "._1.png").write_bytes(b"macOS leaves these")
+    data = lade_tf.data.load(dataset, data_dir=tmp_path, image_size=size)
+    expected = np.concatenate([images for images, _ in data.test_batches(4)])
+    form = image_files.Format((size, size, 3), dataset, from_files=True)
+    batches, labels = image_files.read_labelled_images(place, data.class_names, form, "--source")
+    np.testing.assert_array_equal(np.concatenate([*batches]), expected)
+    np.testing.assert_array_equal(labels, data.test.labels)
+    unlabelled = image_files.read_images(place, form, "--target")
+    np.testing.assert_array_equal(np.concatenate([*unlabelled]), expected)
 
 
 def test_bad_labels_are_refused(tmp_path):
-    image = np.zeros((8, 8, 1), np.uint8)
-    arguments = ["ant", "bee"], 2, (8, 8, 1), "--source"
+    image = np.full((8, 8, 1), 16, np.uint8)
+    arguments = ["ant", "bee"], DIGITS, "--source"
     write_png(tmp_path / "strange" / "cicada" / "0.png", image)
-    with pytest.raises(ValueError, match="a folder for each class.*ant, bee.*got 'cicada'"):
+    with pytest.raises(
+        ValueError, match="a folder for each class.*ant, bee.*cicada/0.png lies in none"
+    ):
         image_files.read_labelled_images(tmp_path / "strange", *arguments)
     np.savez(tmp_path / "bare.npz", images=image[None])
     with pytest.raises(ValueError, match="bare.npz must be an .npz with 'labels'"):

@@ -39,6 +39,7 @@ def test_priors_are_named_as_the_flags_say(tmp_path):
     ("name", "message"),
     [
         ("unifrom", "a prior must be uniform, train, forward:RATIO"),
+        ("0.2", r"a .json file that holds \{.prior.: .a share for each class.\}; got '0.2'"),
         ("forward", "a prior must be uniform"),
         ("forward:", "a prior must be uniform"),
         ("forward:x", "the ratio in 'forward:x' must be a finite number >= 1"),

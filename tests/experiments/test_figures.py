@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -52,10 +53,10 @@ print("\\n" + json.dumps(errors))
 """
 
 
-def make_run(folder, loss, seed=0, **overrides):
+def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
     """Writes what figures.py reads of a finished run; returns its `SavedLogits`."""
-    config = recipes.resolve("digits_lt", loss, overrides)
-    config |= {"seed": seed, "data_seed": 0, "precision": "float32"}
+    usual = {"seed": seed, "data_seed": 0, "precision": "float32"}
+    config = recipes.resolve(dataset, loss, {**usual, **overrides})
     name = "-".join([loss, f"seed{seed}", *(f"{k}{v}" for k, v in overrides.items())])
     path = folder / name
     path.mkdir(parents=True)
@@ -87,11 +88,16 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     for seed in (0, 1):
         make_run(folder / "main", "softmax", seed)
+    # Seed 0 counts once: in float32, and not on another subset.
+    make_run(folder / "again", "softmax", precision="bfloat16")
+    make_run(folder / "again", "softmax", data_seed=1)
     make_run(folder / "main", "balanced_softmax")
+    make_run(folder / "main", "balanced_softmax", seed=1, precision="bfloat16")
     make_run(folder / "main", "lade")
     make_run(folder / "main", "lade", alpha=0.5)
     make_run(folder / "main", "lade", estimator="reference", learning_rate=0.7)
     make_run(folder / "short", "balanced_softmax", epochs=5)
+    make_run(folder / "short", "softmax", epochs=5, precision="bfloat16")
     return folder
 
 
@@ -120,10 +126,9 @@ def protocol():
 
 def test_runs_of_other_epochs_stand_in_other_figures(drawn):
     assert set(drawn) == {"digits_lt-ib20-60ep", "digits_lt-ib20-5ep"}
-    assert set(drawn["digits_lt-ib20-5ep"]["curves"][""]) == {
-        "Balanced Softmax",
-        "PC Balanced Softmax",
-    }
+    short = drawn["digits_lt-ib20-5ep"]
+    assert list(short["2"]) == ["Softmax (bfloat16)", "PC Softmax (bfloat16)", "Balanced Softmax"]
+    assert set(short["curves"][""]) == {*short["2"], "PC Balanced Softmax"}
 
 
 def test_figures_2_and_6_have_a_panel_for_each_prediction(drawn):
@@ -165,14 +170,18 @@ def test_curves_are_the_expected_accuracies_and_the_mean_of_the_runs(drawn, resu
     assert list(curves) == [
         "Softmax (2 runs)",
         "PC Softmax (2 runs)",
-        "Balanced Softmax",
-        "PC Balanced Softmax",
+        "Balanced Softmax (2 runs, bfloat16 and float32)",
+        "PC Balanced Softmax (2 runs, bfloat16 and float32)",
         "LADE (paper)",
     ]
     cases = (
         ("Softmax (2 runs)", ("softmax-seed0", "softmax-seed1"), False),
         ("PC Softmax (2 runs)", ("softmax-seed0", "softmax-seed1"), True),
-        ("Balanced Softmax", ("balanced_softmax-seed0",), False),
+        (
+            "Balanced Softmax (2 runs, bfloat16 and float32)",
+            ("balanced_softmax-seed0", "balanced_softmax-seed1-precisionbfloat16"),
+            False,
+        ),
         ("LADE (paper)", ("lade-seed0",), True),
     )
     for label, names, told in cases:
@@ -198,7 +207,7 @@ def test_every_figure_is_written_as_png_and_pdf_and_replaced_by_overwrite_only(r
     for path, content in files.items():
         start = b"\x89PNG" if path.suffix == ".png" else b"%PDF"
         assert content.startswith(start) and len(content) > 5000
-    assert "figure 3: no run with alpha=0.01" in output
+    assert "figure 3: no run" not in output
     assert "figure 2: no run of LADE (reference)" in output
     left_out = [line for line in output.splitlines() if "isn't of the published recipe" in line]
     assert len(left_out) == 2  # alpha 0.5 and the learning rate
@@ -212,6 +221,23 @@ def test_every_figure_is_written_as_png_and_pdf_and_replaced_by_overwrite_only(r
     assert curves.read_bytes() == b"old"
     run("figures.py", *flags, "--overwrite", cwd=tmp_path)
     assert {path: path.read_bytes() for path in files} == files  # the same bytes again
+
+
+def test_figure_3_misses_the_alphas_of_the_data_set_and_its_suite(tmp_path):
+    make_run(tmp_path, "lade", dataset="cifar100_lt")
+    make_run(tmp_path, "balanced_softmax", dataset="cifar100_lt")  # α = 0
+    output = run("figures.py", "--results=.", "--figure=3", "--output_dir=.", cwd=tmp_path)
+    assert re.findall(r"no run with alpha=(.*)", output) == ["0.01", "1"]
+
+
+def test_data_sets_without_an_imbalance_ratio_are_drawn_too(tmp_path):
+    names = {"places_lt": 30, "imagenet_lt": 180, "inaturalist2018": 200, "folder": 30}
+    for dataset in names:
+        make_run(tmp_path / dataset, "softmax", dataset=dataset)
+    run("figures.py", "--results=.", "--figure=curves", "--output_dir=drawn", cwd=tmp_path)
+    assert {path.stem for path in (tmp_path / "drawn").iterdir()} == {
+        f"accuracy_curves_{dataset}-{epochs}ep" for dataset, epochs in names.items()
+    }
 
 
 def test_runs_from_before_a_recipe_got_a_key_are_drawn_with_later_ones(tmp_path):

@@ -94,6 +94,17 @@ def test_imagenet_weights_that_can_not_be_fetched_are_said_before_anything_is_wr
     assert not (tmp_path / "run").exists()
 
 
+def test_a_batch_larger_than_the_training_set_is_refused_in_terms_of_its_flag(images, tmp_path):
+    flags = ("--backbone=small_cnn", "--weights=none")
+    errors = run("train.py", *FLAGS, *flags, cwd=tmp_path, fails=True)
+    assert errors.endswith(
+        "train.py: --batch_size=64, from the recipe, is more than the 50 training images: give "
+        "--batch_size=50 or less\n"
+    )
+    errors = run("train.py", *FLAGS, *flags, "--batch_size=51", cwd=tmp_path, fails=True)
+    assert "--batch_size=51 is more than the 50" in errors and not (tmp_path / "run").exists()
+
+
 def test_a_class_without_a_test_image_is_named(images, tmp_path):
     for path in (images / "test" / "green").iterdir():
         path.unlink()
@@ -109,6 +120,17 @@ def test_small_images_are_trained_on_in_memory(tmp_path):
     run("train.py", *FLAGS, *flags, cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metrics"]["accuracy"] > 0.6 and result["config"]["l2"] == 5e-4
+    # Images of another size are resized as the test images were.
+    flags = ("--run=run", "--source=images/test", "--target=new", "--bootstrap=0")
+    write_images(tmp_path / "new", {"red": 20, "green": 1, "blue": 1}, (40, 48), seed=2)
+    output = run("estimate_prior.py", *flags, cwd=tmp_path)
+    assert "30 labelled and 22 unlabelled images" in output
+    assert np.argmax(json.loads((tmp_path / "prior.json").read_text())["prior"]) == 2
+    errors = run("estimate_prior.py", *flags, cwd=tmp_path, fails=True)
+    assert "--output=prior.json exists already: give a new file or --overwrite" in errors
+    (tmp_path / "new" / "red" / "0.jpg").write_bytes(b"")
+    errors = run("estimate_prior.py", *flags, "--overwrite", cwd=tmp_path, fails=True)
+    assert f"{tmp_path}/new/red/0.jpg: " in errors and "Traceback" not in errors
 
 
 def test_a_bad_test_image_is_said_before_training(images, tmp_path):

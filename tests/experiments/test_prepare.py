@@ -40,6 +40,8 @@ def test_a_good_folder(folder):
         "train     103        2      101         2     1       0    1",
         " test       2        2        1         1",
         "1 images are turned upright as their EXIF orientation says",
+        "train.py needs --batch_size=103 or less with --image_size=64 or less: the recipe's "
+        "batches have 256 images, and there are 103 for training",
         "folder is ready: nothing is missing",
     ]
 
@@ -179,12 +181,23 @@ def test_how_tensorflow_datasets_tells_an_image(dataset, path, told):
 
 
 def test_decode(folder):
-    flags = ("--dataset=folder", f"--data_dir={folder}", "--decode")
-    assert "folder is ready" in run("prepare.py", *flags, cwd=folder)
+    flags = ("--dataset=folder", f"--data_dir={folder}")
     (folder / "train/a/7.jpg").write_bytes(b"")
+    output = run("prepare.py", *flags, "--nodecode", cwd=folder)
+    assert output.endswith("nothing is missing, but images weren't decoded; --decode does\n")
     errors = run("prepare.py", *flags, cwd=folder, fails=True)
     assert f"- {folder}/train/a/7.jpg can't be decoded: " in errors
     assert errors.count("can't be decoded") == 1
+
+
+def test_few_training_images(folder):
+    for index in range(50):
+        (folder / f"train/a/{index}.jpg").unlink()
+    output = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder)
+    assert (
+        "\ntrain.py needs --batch_size=53 or less: the recipe's batches have 64 images, and there "
+        "are 53 for training\n"
+    ) in output
 
 
 def test_tfrecords(folder):

@@ -209,6 +209,48 @@ def test_unknown_combinations_are_refused_with_the_known_ones(dataset, loss, ove
     assert message in str(error.value)
 
 
+def name_of(dataset, loss, **overrides):
+    usual = {"seed": 0, "data_seed": 0, "precision": "float32"}
+    return recipes.run_name(recipes.resolve(dataset, loss, {**usual, **overrides}))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "loss", "overrides"),
+    [
+        ("digits_lt-ib20-lade-paper-60ep-seed0", "digits_lt", "lade", {}),
+        ("places_lt-softmax-30ep-seed0", "places_lt", "softmax", {}),
+        ("imagenet_lt-softmax-schedule=step-1ep-seed0", "imagenet_lt", "softmax",
+         {"epochs": 1, "schedule": "step"}),
+        ("cifar100_lt-ib100-ldam_drw-30ep-seed0", "cifar100_lt", "ldam_drw", {"epochs": 30}),
+        ("cifar100_lt-ib50-lade-reference-alpha0-200ep-seed1-data2-bfloat16", "cifar100_lt", "lade",
+         {"imbalance_ratio": 50.0, "estimator": "reference", "alpha": 0.0, "seed": 1,
+          "data_seed": 2, "precision": "bfloat16"}),
+        ("cifar100_lt-ib20-lade-paper-alpha0.1-lambda0.01-200ep-seed0", "cifar100_lt", "lade",
+         {"imbalance_ratio": 20.0, "alpha": 0.1, "remine_lambda": 0.01}),
+        ("cifar100_lt-ib100-lade-paper-modern-batch_size=64-ema=0-200ep-seed0", "cifar100_lt",
+         "lade", {"recipe": "modern", "batch_size": 64, "ema": 0.0}),
+        ("cifar100_lt-ib100-crt-200ep-seed0", "cifar100_lt", "crt", {"init_from": "runs/softmax"}),
+        ("places_lt-lade-paper-weights=own.h5-30ep-seed0", "places_lt", "lade",
+         {"weights": "/data/own.h5"}),
+        ("folder-softmax-image_size=32-200ep-seed0", "folder", "softmax", {"image_size": 32}),
+    ],
+)  # fmt: skip
+def test_what_is_not_as_published_is_in_the_name(name, dataset, loss, overrides):
+    assert name_of(dataset, loss, **overrides) == name
+
+
+def test_every_flag_of_the_configuration_gives_another_name():
+    flags = {
+        **{"batch_size": 7, "learning_rate": 0.7, "l2": 0.7, "schedule": "cosine", "mixup": 0.7},
+        **{"sampler": "reversed", "augment": "randaugment", "ema": 0.7, "backbone": "resnet50"},
+        **{"synchronized_batchnorm": True, "weights": "own.h5", "freeze_backbone": True},
+        **{"gamma": 0.7, "epochs": 7, "imbalance_ratio": 7.0, "seed": 7, "data_seed": 7},
+        **{"precision": "bfloat16", "recipe": "modern", "backbone_learning_rate": 0.7},
+    }
+    names = {name_of("cifar100_lt", "focal", **{flag: value}) for flag, value in flags.items()}
+    assert len(names | {name_of("cifar100_lt", "focal")}) == len(flags) + 1
+
+
 def test_a_run_made_before_a_recipe_got_a_key_still_follows_it():
     recipe = recipes.resolve("digits_lt", "softmax", {})
     old = {name: value for name, value in recipe.items() if name != "synchronized_batchnorm"}

@@ -7,7 +7,9 @@ import shlex
 import signal
 import time
 
+import comparison
 import methods
+import paper_tables
 import pytest
 import recipes
 import runs
@@ -121,6 +123,40 @@ def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp
     assert runs.read_json(folder / "result.json")["config"]["l2"] == 0.1
 
 
+def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
+    results = sweep.Results(tmp_path / "results")
+    assert sweep.carry_out(planned, results) == {}
+    assert "3 of 3 done" in sweep.format_list(planned, results)
+    other = {"config": {**planned[0].config, "l2": 0.1}}
+    runs.write_json(planned[0].copy / "result.json", other)
+    text = sweep.format_list(planned, sweep.Results(tmp_path / "results"))
+    assert re.search(rf"^{planned[0].name} +blocked ", text, flags=re.MULTILINE)
+    message = f"{planned[0].copy} holds another run"
+    assert f"2 of 3 done\n{planned[0].name} is blocked: {message}" in text
+    assert carry_out(planned, tmp_path / "results") == {planned[0].name: message}
+    assert runs.read_json(planned[0].copy / "result.json") == other and len(trained[0]) == 3
+
+
+def test_results_in_any_precision_count_where_none_is_asked_for(trained, tmp_path):
+    def plan(precision):
+        common = {"precision": precision, "epochs": 3}
+        return sweep.plan(suites.digits(), common, tmp_path / "runs", tmp_path / "results")
+
+    carry_out(plan("bfloat16"), tmp_path / "results")
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    results = sweep.Results(tmp_path / "results", any_precision=True)
+    text = sweep.format_list(plan(None), results)
+    assert text.count("  done in bfloat16  50.0") == 3 and "3 of 3 done" in text
+    assert sweep.carry_out(plan(None), results) == {}
+    assert len(trained[0]) == 3 and not (tmp_path / "runs").exists()
+    assert not plan(None)[0].copy.exists()
+    # With a precision that is asked for, only results in it count.
+    assert carry_out(plan("float32"), tmp_path / "results") == {}
+    assert trained[0][3:] == [run.name for run in plan("float32")]
+    results = sweep.Results(tmp_path / "results", any_precision=True)
+    assert [results.state(run) for run in plan(None)] == ["done"] * 3
+
+
 def test_softmax_is_repeated_only_where_it_is_asked_for(planned, trained, tmp_path):
     results = tmp_path / "results"
     carry_out([planned[0], planned[2]], results)
@@ -208,6 +244,33 @@ def test_the_suites_are_those_of_the_issue():
     assert count(modern, loss="lade", recipe="modern", ema=0.99, epochs=400) == len(modern) == 6
     grid = sweep.plan(suites.grid(imbalance_ratio=50), COMMON, "runs", "results")
     assert count(grid, loss="lade", imbalance_ratio=50, seed=0) == len(grid) == 24
+
+
+def test_the_suite_fills_the_tables_that_it_names():
+    planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
+    made = [comparison.Run(None, r.config, None) for r in planned if r.config["data_seed"] == 0]
+    for number in ("2", "8", "9", "10"):
+        for name, method, settings, *_ in paper_tables.entries(number):
+            for setting in settings:
+                if setting.dataset == "cifar100_lt":
+                    recipe = setting.recipe(method)
+                    seeds = {run.config["seed"] for run in made if run.follows(recipe)}
+                    assert seeds == {0, 1, 2}, (number, name, setting)
+
+
+def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path):
+    line = "^cifar100_lt-ib100-softmax-200ep-seed0 +"
+    flags = ("--suite=cifar100_lt", "--list")
+    listed = run("sweep.py", *flags, cwd=tmp_path)
+    assert re.search(f"{line}done in bfloat16 +46.3 +40.6$", listed, flags=re.MULTILINE)
+    listed = run("sweep.py", *flags, "--precision=float32", cwd=tmp_path)
+    assert re.search(f"{line}missing$", listed, flags=re.MULTILINE)
+
+
+def test_the_committed_runs_have_their_names():
+    for path in RESULTS.rglob("result.json"):
+        config = sweep.comparable(runs.read_json(path)["config"])
+        assert recipes.run_name(config) == path.parent.name
 
 
 def test_the_committed_short_runs_are_done():

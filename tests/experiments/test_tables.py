@@ -61,10 +61,14 @@ def results(tmp_path_factory):
     write_run(folder / "no_remine", **PAPER, key=31, remine_lambda=0.0)
     write_run(folder / "short", **REFERENCE, key=32, epochs=30, imbalance_ratio=100.0)
     write_run(folder / "other_rate", **SOFTMAX, key=33, learning_rate=0.1, seed=2)
-    write_run(folder / "again", **SOFTMAX, key=34, precision="bfloat16")  # seed 0 in float32 counts
-    write_run(folder / "softmax-subset", **SOFTMAX, key=40, data_seed=1)
-    write_run(folder / "lade-subset", **REFERENCE, key=41, data_seed=1)
+    # Seed 0 in float32 counts, but beside a run in bfloat16.
+    write_run(folder / "again", **SOFTMAX, key=34, precision="bfloat16")
+    write_run(folder / "again-1", **SOFTMAX, key=35, precision="bfloat16", seed=1)
+    write_run(folder / "again-lade", **REFERENCE, key=36, precision="bfloat16", seed=1)
+    write_run(folder / "softmax-subset", **SOFTMAX, key=40, data_seed=1, precision="bfloat16")
+    write_run(folder / "lade-subset", **REFERENCE, key=41, data_seed=1, precision="bfloat16")
     write_run(folder / "lade-both", **REFERENCE, key=42, data_seed=1, seed=1)
+    write_run(folder / "paper-both", **PAPER, key=43, data_seed=2, seed=1, precision="bfloat16")
     return folder
 
 
@@ -212,7 +216,7 @@ def test_every_published_figure_is_there_and_only_matching_runs_are_ours(outputs
     assert all(row["ours"] == "" for row in rows if row["row"] in ("LDAM", "PC Causal Norm"))
 
 
-def test_pairs_share_their_seeds_and_differ_by_their_accuracies(records):
+def test_pairs_share_seeds_and_precision_and_differ_by_their_accuracies(records):
     pairs = {key[1:]: value for key, value in records.items() if key[0] == "2" and value["low"]}
     seed0, seed1 = (f"IB 50, data seed 0, seed {seed}" for seed in (0, 1))
     reference, paper = "LADE (reference) − ", "LADE (paper) − "
@@ -220,17 +224,18 @@ def test_pairs_share_their_seeds_and_differ_by_their_accuracies(records):
     of_softmax = (seed0, seed1, *(f"IB 50, {text}" for text in (subset1, seeds, subsets)))
     assert set(pairs) == {
         *((f"{reference}{other}", c) for other in ("Softmax", "PC Softmax") for c in of_softmax),
-        (f"{reference}LADE (paper)", seed0),
         *((f"{paper}{other}", seed0) for other in ("Softmax", "PC Softmax")),
     }
     assert any(key[0] == "9" and value["low"] for key, value in records.items())
-    pair = pairs["LADE (reference) − Softmax", seed1]
-    lade, softmax = posteriors(11, UNIFORM, UNIFORM), posteriors(1, TRAIN, TRAIN)
-    difference = accuracy(lade, UNIFORM) - accuracy(softmax, UNIFORM)
-    assert float(pair["difference"]) == pytest.approx(difference, rel=1e-5)
-    low, high = brute_force(lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250))
-    assert float(pair["low"]) == pytest.approx(100 * low, abs=1)
-    assert float(pair["high"]) == pytest.approx(100 * high, abs=1)
+    # The second pair is of two runs in bfloat16, though softmax has one in float32.
+    for name, *keys in ((f"{reference}Softmax", seed1, 11, 1), (f"{paper}Softmax", seed0, 20, 34)):
+        pair = pairs[name, keys[0]]
+        lade, softmax = posteriors(keys[1], UNIFORM, UNIFORM), posteriors(keys[2], TRAIN, TRAIN)
+        difference = accuracy(lade, UNIFORM) - accuracy(softmax, UNIFORM)
+        assert float(pair["difference"]) == pytest.approx(difference, rel=1e-5)
+        low, high = brute_force(lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250))
+        assert float(pair["low"]) == pytest.approx(100 * low, abs=1)
+        assert float(pair["high"]) == pytest.approx(100 * high, abs=1)
 
 
 def test_several_pairs_give_mean_sd_and_a_paired_t_interval(records, outputs):
@@ -250,16 +255,15 @@ def test_several_pairs_give_mean_sd_and_a_paired_t_interval(records, outputs):
     # The answer has the means, and single pairs only where there are no others.
     answer = {key[1:]: value for key, value in records.items() if key[0] == "answer"}
     assert set(answer) == {
-        ("LADE (paper) − LADE (reference)", "IB 50, data seed 0, seed 0"),
         ("LADE (paper) − PC Softmax", "IB 50, data seed 0, seed 0"),
         ("LADE (reference) − PC Softmax", "IB 50, 2 training seeds"),
         ("LADE (reference) − PC Softmax", "IB 50, 2 subsets"),
     }
-    for key in list(answer)[2:]:
+    for key in list(answer)[1:]:
         assert answer[key]["difference"] == records["2", *key]["difference"]
     (text,) = (t for t in outputs["markdown"].split("\n**") if t.startswith("Does the loss"))
     line = next(line for line in text.splitlines() if "2 training seeds" in line)
-    values = [float(answer[list(answer)[2]][name]) for name in ("difference", "sd")]
+    values = [float(answer[list(answer)[1]][name]) for name in ("difference", "sd")]
     assert f"| {values[0]:+.1f} ± {values[1]:.1f}".replace("-", "−") in line
     assert "t interval" in text and "bootstrap" in text
 
@@ -348,8 +352,19 @@ def test_borrowed_figures_and_other_precisions_are_named(outputs):
     text = outputs["markdown"]
     assert text.count("\n§ borrowed from Tang et al.") == 1
     assert "\n\\* borrowed from Zhou et al." in text and "| BBN\\* | paper | 69.6 |" in text
-    assert "Not trained in float32: lade_paper (bfloat16)." in text
-    assert "again (bfloat16)" not in text and "LADE (reference), 180 epochs" in text
+    assert "LADE (reference), 180 epochs" in text
+    # Those that a table averages or compares, and no others.
+    named = {
+        block.split(".")[0]: set(re.findall(r"([\w-]+) \(bfloat16\)", block))
+        for block in re.split(r"^\*\*(?=\S)", text, flags=re.MULTILINE)[1:]
+        if "Not trained in float32: " in block
+    }
+    subsets = {"lade-subset", "softmax-subset"}
+    assert named.pop("Table 2") == {"lade_paper", *subsets}
+    for number in ("8", "9", "10"):
+        assert named.pop(f"Table {number}") == {"lade_paper"}
+    assert len(named) == 3  # paired comparisons of tables 2 and 9, and the answer
+    assert all(found == {"lade_paper", "again", *subsets} for found in named.values())
 
 
 def test_latex_is_balanced_and_escaped(outputs):
@@ -424,6 +439,13 @@ def test_bad_flags_are_one_line(tmp_path, flags, message):
     errors = run("tables.py", *flags, cwd=tmp_path, fails=True)
     assert errors.splitlines()[-1].startswith(f"tables.py: {message}")
     assert "Traceback" not in errors
+
+
+def test_a_half_copied_folder_is_no_run(tmp_path):
+    for name in ("whole", "half"):
+        write_run(tmp_path / name, **SOFTMAX, key=0)
+    (tmp_path / "half" / "result.json").unlink()
+    assert [run.path.name for run in comparison.find_runs(tmp_path)] == ["whole"]
 
 
 def test_runs_on_other_test_images_are_not_compared(tmp_path):

@@ -68,6 +68,14 @@ def test_a_singular_confusion_matrix_is_left_out(tmp_path):
     assert "known" in output
 
 
+def test_the_spread_is_that_of_a_sample():
+    several = unknown_prior._mean_and_sd([(0.25, 0.5), (0.75, 0.5), (0.5, 0.5)])
+    assert several["l1"] == 0.5 and several["l1_sd"] == pytest.approx(0.25)
+    assert several["accuracy_sd"] == 0 and several["estimates"] == 3
+    one = unknown_prior._mean_and_sd([(0.25, 0.5)])
+    assert one["l1"] == 0.25 and one["l1_sd"] is one["accuracy_sd"] is None
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
