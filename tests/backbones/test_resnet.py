@@ -67,6 +67,7 @@ def test_resnet50_equals_keras_applications(size):
     assert_equals_applications(resnet50, keras.applications.ResNet50, size)
 
 
+@pytest.mark.slow
 def test_resnet152_equals_keras_applications():
     assert_equals_applications(resnet152, keras.applications.ResNet152, (33, 32))
 
@@ -193,6 +194,7 @@ def test_convolutions_start_untruncated_kaiming_normal(build, arguments):
         assert not np.any(bias)
 
 
+@pytest.mark.slow
 def test_resnext50_trains_a_step_predicts_and_saves(tmp_path):
     backbone = resnext50((32, 32, 3))
     network = keras.Model(backbone.input, classifier_head(backbone.output, 3))

@@ -127,9 +127,13 @@ CASES = {
     "lade, reference": {"loss": "lade", "estimator": "reference"},
     "lade, mixup": {"loss": "lade", "estimator": "paper", "mixup": 0.4},
 }
+LONG = {"lade, reference", "lade, mixup"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case in LONG else []) for case in CASES],
+)
 def test_three_epochs_equal_the_ordinary_loop(case, data):
     changes = dict(CASES[case])
     lade = {"estimator": changes.pop("estimator")} if "estimator" in changes else {}

@@ -33,6 +33,7 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_folder_is_learnt_validated_and_exported(images, tmp_path):
     run("train.py", *FLAGS, *SMALL, "--epochs=4", "--export", cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -50,6 +51,7 @@ def test_a_folder_is_learnt_validated_and_exported(images, tmp_path):
     assert json.loads(names) == list(COUNTS)
 
 
+@pytest.mark.slow
 def test_a_bad_image_ends_the_run_with_its_name_or_is_left_out(images, tmp_path):
     bad = images / "train" / "red" / "3.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
@@ -113,6 +115,7 @@ def test_a_class_without_a_test_image_is_named(images, tmp_path):
     assert "must hold an image of every class" in errors and "'green'" in errors
 
 
+@pytest.mark.slow
 def test_small_images_are_trained_on_in_memory(tmp_path):
     for split, counts in (("train", COUNTS), ("test", dict.fromkeys(COUNTS, 10))):
         write_images(tmp_path / "images" / split, counts, (32, 32))
@@ -140,6 +143,7 @@ def test_a_bad_test_image_is_said_before_training(images, tmp_path):
     assert "--on_bad_image=skip" in errors and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_belongs_to_its_data(images, tmp_path):
     flags = (*FLAGS, *SMALL, "--epochs=2")
     run("train.py", *flags, cwd=tmp_path)

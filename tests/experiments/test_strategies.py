@@ -61,6 +61,7 @@ def test_several_replicas_on_one_device_are_refused(tmp_path):
     assert "--replicas=2 needs --strategy=mirrored" in errors and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_equal_bit_for_bit(tmp_path):
     for name in ("one", "other"):
         run("train.py", *FLAGS, *MORE, "--deterministic", f"--run_dir={name}", cwd=tmp_path)

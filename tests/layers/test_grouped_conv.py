@@ -80,6 +80,7 @@ def test_gradients_are_those_of_keras(dtype):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("onednn", ["1", "0"])
 def test_trains_with_and_without_onednn(onednn):
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}

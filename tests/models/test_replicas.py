@@ -62,6 +62,7 @@ def test_only_collectives_and_the_optimizer_are_outside_the_compiled_parts():
     assert "AssignSubVariableOp" in others - compiled
 
 
+@pytest.mark.slow
 def test_the_compiled_step_of_one_device_holds_the_whole_loss():
     model, batch = replicas.small_lade_model(tf.distribute.get_strategy())
     step = tf.function(model.train_step, jit_compile=True)
