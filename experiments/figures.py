@@ -217,7 +217,7 @@ def draw_accuracy_curves(members):
     axes = figure.subplots()
     plots.accuracy_curves(axes, curves, ratios)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="x-small")
     return figure
 
 
