@@ -38,6 +38,10 @@ class BiasCorrectedTemperature:
                 f"probabilities must have {self.biases.size} classes, as the sample that the "
                 f"calibration was fitted to; got {probs.shape[1]}"
             )
+        return self.calibrated(probs)
+
+    def calibrated(self, probs):
+        """What calling it returns, of checked probabilities: a bootstrap checks them once."""
         dtype = np.result_type(probs, np.float32)
         calibrated = np.empty(probs.shape, dtype)
         for rows in row_blocks(probs):

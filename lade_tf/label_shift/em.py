@@ -105,7 +105,7 @@ def solve_em(
     """EM of checked arrays."""
     source_prior = label_shares(source_labels, source_probs.shape[1])
     if calibrate:
-        posteriors = solve_calibration(source_probs, source_labels)(target_probs)
+        posteriors = solve_calibration(source_probs, source_labels).calibrated(target_probs)
     else:
         posteriors = target_probs.astype(np.result_type(target_probs, np.float32), copy=False)
     prior, change, iterations = source_prior, np.inf, 0
