@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from lade_tf import label_shift, priors
 from lade_tf.checks import check_choice, check_integer
+from lade_tf.label_shift.confusion import label_shares
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models.export import export_saved_model
@@ -110,7 +111,7 @@ class AdaptedModel(MultiWorkerModel):
         prior = priors.uniform_prior(num_classes)
         if method == "em" and not options.get("calibrate", True):
             # Nothing moves these to the sample's own prior, which is where EM starts.
-            prior = np.bincount(labels, minlength=num_classes) / len(labels)
+            prior = label_shares(labels, num_classes)
         source, target = (
             self._probabilities(inputs, prior, batch_size)
             for inputs in (source_inputs, target_inputs)
