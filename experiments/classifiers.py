@@ -57,7 +57,7 @@ def load(run=None, model=None):
 def _of_keras(path, class_names):
     model = runs.load_model(path)
     return Classifier(
-        tf.function(model.raw_logits),
+        tf.function(lambda images: model.raw_logits(images) / model.temperature),
         model.prior_adapt.source_prior,
         model.class_counts,
         class_names,

@@ -59,7 +59,7 @@ LAYERS = {
     "NearestClassMean": lambda: lade_tf.layers.NearestClassMean(3),
     "BatchNormalization": lambda: lade_tf.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
     "GroupedConv2D": lambda: lade_tf.layers.GroupedConv2D(4, 3, groups=2),
-    "PriorAdaptLayer": lambda: lade_tf.PriorAdaptLayer([0.4, 0.3, 0.2, 0.1], np.full(4, 0.25)),
+    "PriorAdaptLayer": lambda: lade_tf.PriorAdaptLayer([0.4, 0.3, 0.2, 0.1], np.full(4, 0.25), 2),
 }
 METRICS = {
     "ExpectedCalibrationError": lambda: lade_tf.metrics.ExpectedCalibrationError(15, True),

@@ -5,7 +5,11 @@ The assumption everywhere is label shift: p(x|y) is the same in source and targe
 """
 
 from lade_tf.label_shift.bbse import SingularConfusionError, bbse
-from lade_tf.label_shift.calibration import BiasCorrectedTemperature, fit_bias_corrected_temperature
+from lade_tf.label_shift.calibration import (
+    BiasCorrectedTemperature,
+    fit_bias_corrected_temperature,
+    fit_temperature,
+)
 from lade_tf.label_shift.confusion import confusion_matrix
 from lade_tf.label_shift.diagnostics import (
     LabelShiftTest,
@@ -33,6 +37,7 @@ __all__ = [
     "estimate",
     "fit_bias_corrected_temperature",
     "fit_em",
+    "fit_temperature",
     "label_shift_test",
     "project_to_simplex",
     "rlls",

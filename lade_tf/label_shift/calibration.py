@@ -1,4 +1,4 @@
-"""Bias-corrected temperature scaling of predicted probabilities."""
+"""Temperature scaling, and with biases for each class, on a labelled sample."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ from lade_tf.blocks import row_blocks
 from lade_tf.label_shift.checks import check_source, require_every_class
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
-from lade_tf.metrics.checks import check_probabilities
+from lade_tf.metrics.checks import check_class_indices, check_probabilities
+from lade_tf.priors import check_prior
 
 LARGEST_TEMPERATURE = 100.0
 
@@ -97,6 +98,54 @@ def solve_calibration(probs, labels):
     ).x
     biases = _biases(best)
     return BiasCorrectedTemperature(float(1 / best[0]), biases - biases.mean())
+
+
+def fit_temperature(logits, labels, source_prior=None):
+    """Fits the temperature of a classifier to a labelled sample by its negative log-likelihood.
+
+    The likelihood is that of the posteriors softmax(logits / T − log source_prior + log shares) at
+    the sample's own label distribution, so that this may be any, and classes may be missing (Guo
+    et al., ICML 2017, with equation 4 of the LADE paper). One number doesn't need many samples.
+
+    Args:
+        logits: Raw logits [samples, classes], unseen in training.
+        labels: True classes, integers [samples], of at least two classes.
+        source_prior: [classes] the prior that the logits carry, or None if they are disentangled.
+
+    Returns:
+        The temperature T, a float in [0.01, 100], for `lade_tf.PriorAdaptLayer`.
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range
+            or all the same.
+    """
+    logits = np.asarray(logits)
+    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+        raise ValueError(
+            f"logits must be floats [samples, classes]; got {logits.dtype} {list(logits.shape)}"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("logits must be finite; got NaN or infinity")
+    num_samples, num_classes = logits.shape
+    labels = check_class_indices("labels", labels, num_samples, num_classes)
+    shares = label_shares(labels, num_classes)
+    if shares.max() == 1:
+        raise ValueError(f"labels must be of at least two classes; all are {labels[0]}")
+    with np.errstate(divide="ignore"):  # a missing class gets the probability 0
+        biases = np.log(shares)
+    if source_prior is not None:
+        name = "source_prior"
+        biases -= np.log(check_prior(source_prior, num_classes, allow_zero=False, name=name))
+
+    def slope_gradient(slope):  # increases, as the loss is convex
+        return _nll_and_gradient(logits, labels, slope, biases)[1]
+
+    lowest, highest = 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE
+    if slope_gradient(lowest) >= 0:
+        return highest
+    if slope_gradient(highest) <= 0:
+        return lowest
+    return 1 / scipy.optimize.brentq(slope_gradient, lowest, highest, rtol=1e-9)
 
 
 def _nll_and_gradient(log_probs, labels, slope, biases):

@@ -5,17 +5,21 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import ops, priors
+from lade_tf.checks import check_number
 
 
 @keras.saving.register_keras_serializable("lade_tf")
 class PriorAdaptLayer(keras.layers.Layer):
-    """Adapts logits to a target prior: f − log p_s + log p_t, in float32 under any policy.
+    """Adapts logits to a target prior: f / T − log p_s + log p_t, in float32 under any policy.
 
     Equation 4 of the LADE paper (PC Softmax) for logits that carry the source prior p_s; equation
     17 for logits that carry none (LADE, Balanced Softmax). The softmax of the result is the
     posterior under the target prior. The correction belongs on logits, before any softmax.
 
-    The target prior is non-trainable state: it is saved with the model and can be set without
+    The temperature T (Guo et al., ICML 2017), 1 in the paper, makes over-confident logits say what
+    they know, which the correction relies on: `lade_tf.label_shift.fit_temperature` fits it.
+
+    Target prior and temperature are non-trainable state: saved with the model and set without
     retracing. A class with target probability 0 gets the logit −inf, probability exactly 0.
 
     >>> layer = lade_tf.PriorAdaptLayer(source_prior=[0.9, 0.1], target_prior=[0.5, 0.5])
@@ -24,12 +28,14 @@ class PriorAdaptLayer(keras.layers.Layer):
     Args:
         source_prior: [classes] the prior that the logits carry, or None for disentangled logits.
         target_prior: [classes] the prior to adapt to, or None for uniform.
+        temperature: a number > 0 that the logits are divided by.
 
     Raises:
-        ValueError: if a prior isn't one, or has another length than the logits have classes.
+        ValueError: if a prior isn't one, or has another length than the logits have classes; if
+            the temperature isn't > 0.
     """
 
-    def __init__(self, source_prior=None, target_prior=None, **kwargs):
+    def __init__(self, source_prior=None, target_prior=None, temperature=1.0, **kwargs):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if source_prior is not None:
@@ -43,7 +49,9 @@ class PriorAdaptLayer(keras.layers.Layer):
             ).tolist()
         self.source_prior = source_prior
         self._initial_target_prior = target_prior
+        self._initial_temperature = check_number(temperature, "temperature", above=0)
         self.target_prior = None
+        self.temperature = None
 
     def build(self, input_shape):
         num_classes = input_shape[-1]
@@ -59,15 +67,19 @@ class PriorAdaptLayer(keras.layers.Layer):
             if prior is not None:
                 priors.check_prior(prior, num_classes, name=name)
         initial = self._initial_target_prior or priors.uniform_prior(num_classes)
-        self.target_prior = self.add_weight(
-            name="target_prior",
-            shape=(num_classes,),
+        self.target_prior = self._add_state("target_prior", (num_classes,), initial)
+        self.temperature = self._add_state("temperature", (), self._initial_temperature)
+        self.built = True
+
+    def _add_state(self, name, shape, initial):
+        return self.add_weight(
+            name=name,
+            shape=shape,
             initializer=lambda shape, dtype: tf.constant(initial, dtype, shape),
             trainable=False,
             # Replicas only read it.
             aggregation="only_first_replica",
         )
-        self.built = True
 
     def set_target_prior(self, prior):
         """Sets the stored target prior, [classes]; None means uniform. Nothing is retraced.
@@ -82,6 +94,16 @@ class PriorAdaptLayer(keras.layers.Layer):
             prior = priors.uniform_prior(num_classes)
         self.target_prior.assign(priors.check_prior(prior, num_classes, name="target_prior"))
 
+    def set_temperature(self, temperature):
+        """Sets the stored temperature, a number > 0; 1 takes it away. Nothing is retraced.
+
+        Raises:
+            ValueError: if `temperature` isn't one; the stored one stays.
+        """
+        if not self.built:
+            raise ValueError("set_temperature needs a built layer: call it on logits first")
+        self.temperature.assign(check_number(temperature, "temperature", above=0))
+
     def call(self, logits, target_prior=None):
         """Returns [batch, classes] float32 logits adapted to the target prior.
 
@@ -94,14 +116,21 @@ class PriorAdaptLayer(keras.layers.Layer):
         if target_prior is not None:
             prior = self.check_in_graph(target_prior, tf.shape(logits)[0])
         log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
-        prior = tf.cast(prior, logits.dtype)
-        return logits - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
+        prior, temperature = (tf.cast(x, logits.dtype) for x in (prior, self.temperature))
+        return logits / temperature - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
+
+    def load_own_variables(self, store):
+        if len(store.keys()) == 1:  # saved before there was a temperature
+            self.target_prior.assign(store["0"])
+        else:
+            super().load_own_variables(store)
 
     def get_config(self):
         return {
             **super().get_config(),
             "source_prior": self.source_prior,
             "target_prior": self._initial_target_prior,
+            "temperature": self._initial_temperature,
         }
 
     def check_in_graph(self, prior, batch_size):

@@ -81,6 +81,37 @@ class AdaptedModel(MultiWorkerModel):
         """Sets the stored target prior, [classes]; None means uniform. Nothing is retraced."""
         self.prior_adapt.set_target_prior(prior)
 
+    @property
+    def temperature(self):
+        """What the logits are divided by before they are adapted, a float; 1 until `calibrate`."""
+        return float(self.prior_adapt.temperature)
+
+    def calibrate(self, inputs, labels, batch_size=256):
+        """Fits the temperature that makes the confidences right, and keeps it.
+
+        >>> model.calibrate(validation_images, validation_labels)
+
+        A network trained for long is over-confident: its probabilities are too extreme under every
+        target prior, and adaptation moves its decisions too little. It is fitted to the present
+        network; after more training call this again. The loss never sees it.
+
+        Args:
+            inputs: what `predict` takes, a labelled sample unseen in training.
+            labels: its classes, integers [samples], of any label distribution.
+            batch_size: inputs of an array that the network is given at a time.
+
+        Returns:
+            The temperature, a float.
+
+        Raises:
+            ValueError: as `lade_tf.label_shift.fit_temperature`; the stored temperature stays.
+        """
+        labels = self._check_labels("labels", inputs, labels)
+        logits = self._predicted_logits(inputs, check_integer(batch_size, "batch_size", minimum=1))
+        temperature = label_shift.fit_temperature(logits, labels, self.prior_adapt.source_prior)
+        self.prior_adapt.set_temperature(temperature)
+        return temperature
+
     def adapt_to(
         self, target_inputs, source_inputs, source_labels, method="em", batch_size=256, **options
     ):
@@ -105,8 +136,7 @@ class AdaptedModel(MultiWorkerModel):
         """
         check_choice(method, label_shift.METHODS, "method")
         num_classes = len(self.class_counts)
-        num_samples = len(source_inputs) if isinstance(source_inputs, np.ndarray) else None
-        labels = check_class_indices("source_labels", source_labels, num_samples, num_classes)
+        labels = self._check_labels("source_labels", source_inputs, source_labels)
         check_integer(batch_size, "batch_size", minimum=1)
         prior = priors.uniform_prior(num_classes)
         if method == "em" and not options.get("calibrate", True):
@@ -123,12 +153,19 @@ class AdaptedModel(MultiWorkerModel):
 
     def _probabilities(self, inputs, prior, batch_size):
         """Returns [samples, classes] probabilities at a prior, NumPy."""
+        logits = self._predicted_logits(inputs, batch_size)
+        return tf.nn.softmax(self.prior_adapt(logits, target_prior=prior)).numpy()
+
+    def _predicted_logits(self, inputs, batch_size):
+        """Returns the raw logits [samples, classes] of what `predict` takes."""
         if isinstance(inputs, np.ndarray) and not len(inputs):
             return np.zeros([0, len(self.class_counts)], np.float32)
         arrays = {} if isinstance(inputs, tf.data.Dataset) else {"batch_size": batch_size}
-        outputs = self.network.predict(inputs, verbose=0, **arrays)
-        logits = self.prior_adapt(self._as_logits(outputs), target_prior=prior)
-        return tf.nn.softmax(logits).numpy()
+        return self._as_logits(self.network.predict(inputs, verbose=0, **arrays))
+
+    def _check_labels(self, name, inputs, labels):
+        num_samples = len(inputs) if isinstance(inputs, np.ndarray) else None
+        return check_class_indices(name, labels, num_samples, len(self.class_counts))
 
     def raw_logits(self, inputs, training=False):
         """Returns the network's float32 logits [batch, classes], before any target prior."""

@@ -147,3 +147,36 @@ def test_the_target_prior_can_be_an_input_of_a_functional_model():
 def test_setting_a_prior_needs_a_built_layer():
     with pytest.raises(ValueError, match="needs a built layer"):
         PriorAdaptLayer().set_target_prior(TARGET)
+
+
+def test_the_temperature_divides_the_logits_before_the_priors():
+    layer, logits = PriorAdaptLayer(SOURCE, TARGET, temperature=2), make_logits()
+    expected = posterior(logits / 2, TARGET / SOURCE)
+    np.testing.assert_allclose(tf.nn.softmax(layer(logits)), expected, rtol=1e-5)
+    function = tf.function(layer)
+    for temperature in (0.5, 1):
+        layer.set_temperature(temperature)
+        expected = posterior(logits / temperature, TARGET / SOURCE)
+        np.testing.assert_allclose(tf.nn.softmax(function(logits)), expected, rtol=1e-5)
+    assert function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("temperature", [0, -1, np.nan, "2", None])
+def test_what_is_no_temperature_is_refused_and_the_stored_one_stays(temperature):
+    layer = PriorAdaptLayer(SOURCE, temperature=3)
+    with pytest.raises(ValueError, match="set_temperature needs a built layer"):
+        layer.set_temperature(2)
+    layer(make_logits())
+    with pytest.raises(ValueError, match="temperature must be a finite number > 0; got"):
+        layer.set_temperature(temperature)
+    with pytest.raises(ValueError, match="temperature must be a finite number > 0; got"):
+        PriorAdaptLayer(temperature=temperature)
+    assert layer.temperature.numpy() == 3
+
+
+def test_a_layer_saved_before_there_was_a_temperature_loads():
+    layer = PriorAdaptLayer(SOURCE)
+    layer(make_logits())
+    layer.load_own_variables({"0": TARGET})
+    np.testing.assert_allclose(layer.target_prior, TARGET, rtol=1e-6)
+    assert layer.temperature.numpy() == 1

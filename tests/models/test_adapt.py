@@ -193,6 +193,62 @@ def test_adapt_to_refuses_before_it_computes(changed, message):
         model.adapt_to(make_images(), **arguments)
 
 
+def overconfident(exact):
+    """Makes the logits of the two Gaussians three times as large."""
+    exact.network.layers[0].set_weights([np.array([[-3.0, 3.0]], np.float32), np.zeros(2)])
+    return exact
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_calibrate_undoes_overconfidence_at_every_prior(exact, share):
+    expected = exact(make_images()[:, :1], target_prior=[0.2, 0.8])
+    model = overconfident(exact)
+    raw = model.raw_logits(make_images()[:, :1])
+    inputs, labels = gaussians(share, 20_000, seed=0)
+    assert model.calibrate(inputs, labels) == pytest.approx(3, abs=0.15)
+    assert model.temperature == pytest.approx(3, abs=0.15)
+    found = model(make_images()[:, :1], target_prior=[0.2, 0.8])
+    np.testing.assert_allclose(tf.nn.softmax(found), tf.nn.softmax(expected), atol=0.02)
+    np.testing.assert_array_equal(model.raw_logits(make_images()[:, :1]), raw)
+
+
+def test_logits_that_carry_the_training_prior_are_calibrated_at_it(exact):
+    model = lade_tf.AdaptedModel(exact.network, [9, 1], source_prior=[0.9, 0.1])
+    weights = np.array([[-3.0, 3.0]], np.float32), 3 * np.log([0.9, 0.1])
+    model.network.layers[0].set_weights(weights)
+    inputs, labels = gaussians(0.5, 20_000, seed=0)
+    assert model.calibrate(inputs, labels) == pytest.approx(3, abs=0.15)
+
+
+def test_a_calibrated_model_is_saved_so_and_adapts_to_what_it_should(exact, tmp_path):
+    inputs, labels = gaussians(0.3, 2000, seed=0)
+    model = overconfident(exact)
+    temperature = model.calibrate(inputs, labels)
+    model.adapt_to(gaussians(0.7, 5000, seed=1)[0], inputs, labels, calibrate=False)
+    np.testing.assert_allclose(model.target_prior, [0.3, 0.7], atol=0.03)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.temperature == pytest.approx(temperature)
+    np.testing.assert_allclose(again(inputs), model(inputs), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": [0]}, "labels must hold 7 samples; got 1"),
+        ({"labels": np.full(7, 3)}, r"labels must be in 0\.\.2; got values from 3"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1"),
+    ],
+)
+def test_calibrate_refuses_before_it_computes(changed, message):
+    model = lade_tf.adapt(sequential(None), COUNTS)
+    model.network.predict = None
+    arguments = {"labels": np.array([0, 1, 2, 0, 1, 2, 0]), **changed}
+    with pytest.raises(ValueError, match=message):
+        model.calibrate(make_images(), **arguments)
+    assert model.temperature == 1
+
+
 @pytest.mark.parametrize("y", [(1, 1), (1, 1, 1), {"labels": 1}])
 def test_labels_of_another_structure_are_refused(y):
     adapted = lade_tf.adapt(sequential(None), COUNTS)

@@ -18,6 +18,7 @@ def model():
     )
     model = lade_tf.LADEModel(network, COUNTS)
     model.set_target_prior([0.5, 0.25, 0.25])
+    model.prior_adapt.set_temperature(1.5)
     return model
 
 

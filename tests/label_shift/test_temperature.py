@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from oracles import cross_entropy
+from shifted_gaussians import bayes_posteriors, gaussian_sample, long_tail
+
+from lade_tf.label_shift import fit_temperature
+
+NUM_CLASSES = 4
+TRAINING = long_tail(NUM_CLASSES, 20)
+
+
+def overconfident_sample(share, size, temperature=2.5, source_prior=TRAINING, seed=0):
+    """Returns logits that carry `source_prior`, right but for a temperature, and labels."""
+    x, labels = gaussian_sample(share, size, np.random.default_rng(seed), separation=1.5)
+    return temperature * np.log(bayes_posteriors(x, source_prior, 1.5)), labels
+
+
+@pytest.mark.parametrize("share", [TRAINING, np.full(NUM_CLASSES, 1 / NUM_CLASSES), TRAINING[::-1]])
+def test_a_known_temperature_is_found_from_a_sample_of_any_label_distribution(share):
+    logits, labels = overconfident_sample(share, 20_000)
+    assert fit_temperature(logits, labels, TRAINING) == pytest.approx(2.5, abs=0.1)
+
+
+def test_disentangled_logits_carry_no_prior():
+    uniform = np.full(NUM_CLASSES, 1 / NUM_CLASSES)
+    logits, labels = overconfident_sample(TRAINING, 20_000, source_prior=uniform)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, abs=0.1)
+    same = fit_temperature(logits, labels, uniform)
+    assert fit_temperature(logits, labels) == pytest.approx(same)
+
+
+def test_it_minimises_the_loss_at_the_shares_of_the_sample():
+    logits, labels = overconfident_sample(TRAINING, 300)
+    shift = np.log(np.bincount(labels) / len(labels)) - np.log(TRAINING)
+
+    def loss(temperature):
+        return cross_entropy(logits / temperature, labels, shift).mean()
+
+    fitted = fit_temperature(logits, labels, TRAINING)
+    grid = np.linspace(0.9, 1.1, 201) * fitted
+    assert loss(fitted) <= min(map(loss, grid))
+    step = 1e-4 * fitted
+    slope = (loss(fitted + step) - loss(fitted - step)) / (2 * step)
+    assert slope == pytest.approx(0, abs=1e-7)
+
+
+def test_logits_twice_as_large_have_twice_the_temperature():
+    logits, labels = overconfident_sample(TRAINING, 500)
+    fitted = fit_temperature(logits, labels, TRAINING)
+    assert fit_temperature(2 * logits, labels, TRAINING) == pytest.approx(2 * fitted)
+    single = fit_temperature(logits.astype(np.float32), labels, TRAINING)
+    assert single == pytest.approx(fitted, rel=1e-4)
+
+
+def test_a_class_without_samples_takes_no_part():
+    logits, labels = overconfident_sample(np.array([0.5, 0.3, 0.2, 0.0]), 2000)
+    fitted = fit_temperature(logits, labels, TRAINING)
+    others = fit_temperature(logits[:, :3], labels, TRAINING[:3] / TRAINING[:3].sum())
+    assert fitted == pytest.approx(others)
+
+
+@pytest.mark.parametrize(("sign", "bound"), [(1, 0.01), (-1, 100)])
+def test_logits_without_an_optimum_get_a_bound(sign, bound):
+    labels = np.array([0, 1, 2, 0])
+    assert fit_temperature(sign * np.eye(3)[labels], labels) == bound
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"logits": np.zeros(4)}, r"logits must be floats \[samples, classes\]; got float64 \[4\]"),
+        ({"logits": np.ones([4, 3], int)}, "logits must be floats"),
+        ({"logits": np.full([4, 3], np.inf)}, "logits must be finite"),
+        ({"labels": [0, 1, 2]}, "labels must hold 4 samples; got 3"),
+        ({"labels": [0, 1, 2, 3]}, r"labels must be in 0\.\.2"),
+        ({"labels": [1, 1, 1, 1]}, "labels must be of at least two classes; all are 1"),
+        ({"source_prior": [0.5, 0.5]}, "source_prior must have 3 entries"),
+        ({"source_prior": [0.5, 0.5, 0.0]}, "source_prior must hold probabilities > 0"),
+    ],
+)
+def test_bad_input_is_refused(changed, message):
+    arguments = {"logits": np.eye(4, 3), "labels": [0, 1, 2, 0], **changed}
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(**arguments)
