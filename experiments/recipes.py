@@ -187,7 +187,7 @@ def _resolve(dataset, loss, overrides):
         "loss": loss,
         "sampler": method.samplers[0] if method.samplers else None,
         **published,
-        **RECIPES[recipe][dataset],
+        **_heeded(RECIPES[recipe][dataset], method),
         **own,
         **given,
     }
@@ -257,12 +257,8 @@ def _refuse_what_means_nothing(loss, given, parameters):
     """Raises a ValueError for a flag that the method doesn't heed."""
     method = METHODS[loss]
     useless = [name for name in parameters if name not in method.parameters]
-    useless += [] if method.second_stage else ["init_from"]
-    useless += ["schedule", "weights", "backbone_learning_rate"] if method.second_stage else []
-    useless += [] if method.is_trained else TRAINING
-    useless += ["mixup", "ema"] if method.paired else []
-    useless += [] if method.samplers else ["sampler"]
-    useless = [f"--{name}" for name in dict.fromkeys(useless) if name in {**given, **parameters}]
+    useless += [name for name in _meaningless(method) if name in given]
+    useless = [f"--{name}" for name in useless]
     if useless:
         raise ValueError(f"{', '.join(useless)} means nothing with --loss={loss}")
     if given.get("sampler", *method.samplers[:1]) not in (*method.samplers, None):
@@ -270,6 +266,22 @@ def _refuse_what_means_nothing(loss, given, parameters):
             f"--sampler={given['sampler']} is wrong with --loss={loss}, whose logits would carry "
             f"another prior than it says: it needs {' or '.join(method.samplers)}"
         )
+
+
+def _meaningless(method):
+    """Returns the names, but those of parameters, that a method doesn't heed, each once."""
+    names = [] if method.second_stage else ["init_from"]
+    names += ["schedule", "weights", "backbone_learning_rate"] if method.second_stage else []
+    names += [] if method.is_trained else TRAINING
+    names += ["mixup", "ema"] if method.paired else []
+    names += [] if method.samplers else ["sampler"]
+    return list(dict.fromkeys(names))
+
+
+def _heeded(values, method):
+    """Returns those of {name: value} that mean something for a method."""
+    useless = _meaningless(method)
+    return {name: value for name, value in values.items() if name not in useless}
 
 
 def _parameters(config, given):

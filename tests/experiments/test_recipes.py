@@ -156,6 +156,16 @@ def test_the_modern_recipe_can_be_overridden():
     )
 
 
+def test_a_recipe_changes_nothing_that_means_nothing_for_the_method():
+    plain = {loss: recipes.resolve("cifar100_lt", loss, {}) for loss in METHODS}
+    modern = {loss: recipes.resolve("cifar100_lt", loss, {"recipe": "modern"}) for loss in METHODS}
+    for loss in ("tau_norm", "ncm"):
+        assert modern[loss] == {**plain[loss], "recipe": "modern"}
+    bbn = {"recipe": "modern", "schedule": "cosine", "augment": "autoaugment_cutout"}
+    assert modern["bbn"] == {**plain["bbn"], **bbn}
+    assert all(modern[loss]["ema"] == 0.99 for loss in METHODS.keys() - {"tau_norm", "ncm", "bbn"})
+
+
 def test_every_data_set_has_every_loss():
     for dataset in recipes.DATASETS:
         for loss in recipes.LOSSES:
