@@ -19,7 +19,7 @@ class Classifier:
     """What can be done with a trained classifier without knowing where it came from.
 
     Attributes:
-        raw_logits: function of [batch, ...] images to [batch, C] logits.
+        raw_logits: function of [batch, ...] images to [batch, C] logits at their temperature.
         source_prior: [C] the prior that these logits carry, or None for the uniform one.
         counts: [C] training images of every class.
         class_names: [C] strings, or None where the file doesn't tell.
@@ -32,12 +32,15 @@ class Classifier:
     class_names: list | None
     image_shape: tuple
 
+    def logits(self, images):
+        """Returns the raw logits [images, C] float32 of any number of images, NumPy."""
+        batches = (images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
+        return np.concatenate([self.raw_logits(tf.cast(b, tf.float32)).numpy() for b in batches])
+
     def probabilities(self, images):
         """Returns [images, C] float32 probabilities at the uniform prior."""
         shift = 0.0 if self.source_prior is None else np.log(self.source_prior)
-        batches = (images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
-        logits = [self.raw_logits(tf.cast(batch, tf.float32)) - shift for batch in batches]
-        return tf.nn.softmax(tf.concat(logits, axis=0)).numpy()
+        return tf.nn.softmax(tf.cast(self.logits(images) - shift, tf.float32)).numpy()
 
 
 def load(run=None, model=None):
@@ -47,17 +50,18 @@ def load(run=None, model=None):
     if run is not None:
         folder = runs.RunFolder(run)
         names = folder.test_logits().class_names.tolist()
-        return _of_keras(folder.file("best.keras"), names)
+        return of_model(runs.load_model(folder.file("best.keras")), names)
     path = pathlib.Path(model)
     if not path.exists():
         raise ValueError(f"--model={path} doesn't exist")
-    return _of_export(path) if path.is_dir() else _of_keras(path, None)
+    return _of_export(path) if path.is_dir() else of_model(runs.load_model(path), None)
 
 
-def _of_keras(path, class_names):
-    model = runs.load_model(path)
+def of_model(model, class_names):
+    """Returns the `Classifier` that an `AdaptedModel` is."""
+    raw_logits = tf.function(model.raw_logits)
     return Classifier(
-        tf.function(lambda images: model.raw_logits(images) / model.temperature),
+        lambda images: raw_logits(images) / model.temperature,
         model.prior_adapt.source_prior,
         model.class_counts,
         class_names,

@@ -20,7 +20,6 @@ import classifiers
 import evaluation
 import image_files
 import numpy as np
-import recipes
 import runs
 from absl import flags
 
@@ -62,8 +61,7 @@ def image_format(model):
     """Returns the `image_files.Format` of what the model takes."""
     if FLAGS.run is None:
         return image_files.Format(model.image_shape)
-    dataset = runs.read_json(runs.RunFolder(FLAGS.run).file("config.json"))["dataset"]
-    return image_files.Format(model.image_shape, dataset, dataset in recipes.LARGE)
+    return image_files.Format.of_run(runs.RunFolder(FLAGS.run), model.image_shape)
 
 
 def estimate(model, training_prior, class_names):

@@ -1,18 +1,25 @@
 """Exports a finished run as a SavedModel that TensorFlow alone can serve.
 
-    python experiments/export.py --run=runs/NAME --output=FOLDER --target_prior=backward:50
+    python experiments/export.py --run=runs/NAME --output=FOLDER --target_prior=backward:50 \\
+        --calibrate=VALIDATION
 
 `lade_tf.models.export` describes the signatures. The target prior can still be changed when the
-model is served; the flag sets the one it starts with.
+model is served; the flag sets the one it starts with. --calibrate is a labelled sample that the
+model wasn't trained on, of any label distribution, as the --source of estimate_prior.py: a
+temperature, fitted to it, makes the served probabilities right.
 """
 
 import pathlib
 
 import binary
+import classifiers
 import evaluation
+import image_files
+import numpy as np
 import runs
 from absl import flags
 
+from lade_tf import label_shift
 from lade_tf.models.export import TRAINING_PRIOR_ASSET
 
 FLAGS = flags.FLAGS
@@ -20,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "Run folder of experiments/train.py.", required=True)
 flags.DEFINE_string("output", None, "Folder to write; default RUN/saved_model.")
 flags.DEFINE_string("target_prior", "uniform", f"What it starts with: {evaluation.PRIOR_NAMES}.")
+flags.DEFINE_string("calibrate", None, "Labelled images, unseen in training: a folder or .npz.")
 flags.DEFINE_bool("overwrite", False, "Replace the exported model that --output holds.")
 
 
@@ -35,6 +43,19 @@ def check_output(output):
         )
 
 
+def calibrate(model, run, class_names):
+    """Sets the model's temperature to that of the labelled images that --calibrate names."""
+    classifier = classifiers.of_model(model, class_names)
+    form = image_files.Format.of_run(run, classifier.image_shape)
+    images, labels = image_files.read_labelled_images(
+        FLAGS.calibrate, class_names, form, "--calibrate"
+    )
+    logits = np.concatenate([*map(classifier.logits, images)])
+    temperature = label_shift.fit_temperature(logits, labels, classifier.source_prior)
+    model.prior_adapt.set_temperature(temperature)
+    print(f"temperature {temperature:.3f}, from {len(labels):,} labelled images")
+
+
 def main():
     run = runs.RunFolder(FLAGS.run)
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
@@ -43,7 +64,10 @@ def main():
     prior = evaluation.resolve_prior(FLAGS.target_prior, saved.counts, evaluation.per_class(saved))
     model = runs.load_model(run.file("best.keras"))
     model.set_target_prior(prior)
-    model.export(output, class_names=saved.class_names.tolist())
+    class_names = saved.class_names.tolist()
+    if FLAGS.calibrate:
+        calibrate(model, run, class_names)
+    model.export(output, class_names=class_names)
     print(f"{output}: target prior {FLAGS.target_prior}")
 
 

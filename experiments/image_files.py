@@ -5,6 +5,8 @@ import os
 import pathlib
 
 import numpy as np
+import recipes
+import runs
 import tensorflow as tf
 
 import lade_tf
@@ -27,6 +29,12 @@ class Format:
     image_shape: tuple
     dataset: str | None = None
     from_files: bool = False
+
+    @classmethod
+    def of_run(cls, run, image_shape):
+        """Returns that of the model of a `runs.RunFolder`."""
+        dataset = runs.read_json(run.file("config.json"))["dataset"]
+        return cls(image_shape, dataset, dataset in recipes.LARGE)
 
 
 def read_images(path, form, flag):

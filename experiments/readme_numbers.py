@@ -133,6 +133,22 @@ def _told(score):
     return f"{100 * score['accuracy']:.1f}{spread} ({score['l1']:.2f})"
 
 
+def temperature():
+    """Accuracy in % and ECE under three label distributions, with and without a temperature."""
+    results = runs.read_json(RESULTS / "temperature.json")["results"]
+    targets = list(next(iter(results.values()))["with"])
+    rows = [f"| run | temperature | {' | '.join(targets)} |", "|---|---|" + "---|" * len(targets)]
+    for run, result in results.items():
+        spread = f" ± {result['temperature_sd']:.2f}"
+        for name, text in (("without", "1"), ("with", f"{result['temperature']:.2f}{spread}")):
+            cells = [
+                f"{100 * score['accuracy']:.1f}, {score['ece']:.3f}"
+                for score in result[name].values()
+            ]
+            rows.append(f"| {run if name == 'without' else ''} | {text} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def benchmarks():
     """What each benchmark should reach and reaches."""
     return benchmark_table.table(RESULTS / "benchmarks")
@@ -186,7 +202,7 @@ def speed():
 PAGES = {
     ROOT / "README.md": (full_recipe, method_table),
     RESULTS / "README.md": (
-        *(results, answer, shifted, unknown_prior),
+        *(results, answer, shifted, unknown_prior, temperature),
         *(method_costs, gaussian_toy, benchmarks, speed),
     ),
 }

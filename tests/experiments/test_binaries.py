@@ -167,6 +167,22 @@ def test_export_sets_the_target_prior_and_overwrites_nothing(lade_run, tmp_path)
     assert (tmp_path / "thesis" / "1.txt").exists()
 
 
+def test_export_calibrates_on_labelled_images(lade_run, tmp_path):
+    test = lade_tf.data.load("digits_lt").test
+    images, labels = test.images[:200], test.labels[:200]
+    np.savez(tmp_path / "labelled.npz", images=images, labels=labels)
+    flags = (f"--run={lade_run}", "--output=served", "--calibrate=labelled.npz")
+    output = run("export.py", *flags, cwd=tmp_path)
+    model = keras.saving.load_model(lade_run / "best.keras", compile=False)
+    temperature = model.calibrate(images, labels)
+    assert f"temperature {temperature:.3f}, from 200 labelled images" in output
+    assert abs(temperature - 1) > 0.01
+    served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
+    expected = tf.nn.softmax(model(images))
+    found = served(images=tf.constant(images, tf.float32))["probabilities"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_an_export_of_training_gives_way_to_another(lade_run, tmp_path):
     folder = copy_of(lade_run, tmp_path)
     output = (lade_run.parent / "output.txt").read_text()
