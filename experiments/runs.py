@@ -80,14 +80,17 @@ class RunFolder:
             )
 
     def check_data(self, data):
-        """Refuses data that aren't the run's; a folder without data.json takes any."""
-        if self.file("data.json").exists():
-            there, now = read_json(self.file("data.json")), fingerprint(data)
-            if there != now:
-                raise ValueError(
-                    f"--run_dir={self.path} holds a run on other data ({_differences(there, now)}):"
-                    " give another folder"
-                )
+        """Refuses data that aren't the run's."""
+        if other_data := self.differences_to(data):
+            raise ValueError(
+                f"--run_dir={self.path} holds a run on other data ({other_data}): give another "
+                "folder"
+            )
+
+    def differences_to(self, data):
+        """Returns how data differ from the run's, "" if they don't or it has no data.json."""
+        path = self.file("data.json")
+        return _differences(read_json(path), fingerprint(data)) if path.exists() else ""
 
     def claim(self, config, data):
         """Makes the folder this configuration's and these data's, or refuses as the checks do."""

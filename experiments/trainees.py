@@ -31,7 +31,8 @@ TWO_BRANCHES = {
     "small_cnn": functools.partial(backbones.small_cnn, branches=2),
 }
 SAME_AS_FIRST_STAGE = (
-    *("dataset", "imbalance_ratio", "data_seed", "backbone", "epochs", "recipe", "precision"),
+    *("dataset", "imbalance_ratio", "data_seed", "image_size", "backbone", "epochs", "recipe"),
+    "precision",
 )
 
 
@@ -119,13 +120,13 @@ def _ldam(config, data):
 
 def crt(config, data):
     """A new classifier on frozen features."""
-    network = decoupled.retrain_classifier(first_stage(config).network)
+    network = decoupled.retrain_classifier(first_stage(config, data).network)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
 
 
 def lws(config, data):
     """A scale for each class on frozen features and classifier."""
-    network = decoupled.scale_classifier(first_stage(config).network)
+    network = decoupled.scale_classifier(first_stage(config, data).network)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
 
 
@@ -135,7 +136,7 @@ def tau_norm(config, data):
     Without --tau each half of the test images is scored with the τ that is best on the other. The
     model itself gets the one that is best on all of them: it mustn't be scored on them.
     """
-    network = first_stage(config).network
+    network = first_stage(config, data).network
     if config["tau"] is not None:
         normalized = decoupled.normalize_classifier(network, config["tau"])
         return Trainee(lade_tf.AdaptedModel(normalized, data.class_counts))
@@ -153,7 +154,8 @@ def tau_norm(config, data):
 def ncm(config, data):
     """The class means of the features; its logits are −½ · squared distance."""
     batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
-    network = decoupled.nearest_class_mean(first_stage(config).network, batches, data.num_classes)
+    network = first_stage(config, data).network
+    network = decoupled.nearest_class_mean(network, batches, data.num_classes)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts))
 
 
@@ -175,7 +177,7 @@ def causal_norm(config, data):
 
 def oltr(config, data):
     """Modulated attention and a memory of centroids on top of a softmax network."""
-    network = first_stage(config).network
+    network = first_stage(config, data).network
     batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
     centroids = decoupled.class_means(network, batches, data.num_classes)
     network = models.oltr_network(network, centroids)
@@ -205,8 +207,11 @@ def first_stage_epochs(path):
     return runs.read_json(run.file("config.json"))["epochs"]
 
 
-def first_stage(config):
-    """Returns the softmax model that a second stage starts from, or refuses another's run."""
+def first_stage(config, data):
+    """Returns the softmax model that a second stage starts from, or refuses another's run.
+
+    Of a folder of images the configuration doesn't say which, so the data themselves are compared.
+    """
     if config.get("init_from") is None:
         raise ValueError(
             f"--loss={config['loss']} starts from a finished softmax run: give --init_from=RUN"
@@ -215,7 +220,7 @@ def first_stage(config):
     run.test_logits()  # refuses what isn't a finished run
     first = runs.read_json(run.file("config.json"))
     expected = {"loss": "softmax", "sampler": "instance"}
-    expected |= {name: config[name] for name in SAME_AS_FIRST_STAGE}
+    expected |= {name: config[name] for name in SAME_AS_FIRST_STAGE if name in config}
     differing = [
         f"its {name} is {first[name]!r} and not {value!r}"
         for name, value in expected.items()
@@ -225,6 +230,11 @@ def first_stage(config):
         raise ValueError(
             f"--init_from={run.path} must be a softmax run with the same data, backbone and "
             f"recipe: {'; '.join(differing)}"
+        )
+    if other_data := run.differences_to(data):
+        raise ValueError(
+            f"--init_from={run.path} was trained on other data than --data_dir has ({other_data}): "
+            "give a softmax run on the same"
         )
     return runs.load_model(run.file("best.keras"))
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import checkpoints
 import evaluation
@@ -158,7 +159,7 @@ FIRST_STAGE_REFUSALS = {
 
 
 @pytest.mark.parametrize("case", FIRST_STAGE_REFUSALS)
-def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run):
+def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run, data):
     changes, message = FIRST_STAGE_REFUSALS[case]
     overrides = {**FLAG_DEFAULTS, "epochs": 12, "init_from": str(first_stage)}
     config = recipes.resolve("digits_lt", "crt", overrides)
@@ -168,8 +169,29 @@ def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run)
     if case == "method":
         config = {**config, "loss": "crt", "init_from": str(lade_run)}
     with pytest.raises(ValueError) as error:
-        trainees.first_stage(config)
+        trainees.first_stage(config, data)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("loss", sorted(SECOND_STAGE))
+def test_a_first_stage_on_other_data_is_refused(loss, first_stage, data, tmp_path):
+    overrides = {**FLAG_DEFAULTS, "epochs": 12, "init_from": str(first_stage)}
+    config = recipes.resolve("digits_lt", loss, overrides)
+    other = lade_tf.data.load("digits_lt", 5.0)
+    with pytest.raises(ValueError, match="other data than --data_dir has .*; train images is"):
+        methods.build_trainee(config, other)
+    old = shutil.copytree(first_stage, tmp_path / "old")
+    (old / "data.json").unlink()  # before runs had it
+    trainees.first_stage({**config, "init_from": str(old)}, data)
+
+
+def test_a_first_stage_on_images_of_another_size_is_refused(first_stage, data, tmp_path):
+    run_folder = runs.RunFolder(shutil.copytree(first_stage, tmp_path / "large"))
+    config = {**runs.read_json(run_folder.file("config.json")), "image_size": 96}
+    runs.write_json(run_folder.file("config.json"), config)
+    config |= {"loss": "crt", "image_size": 72, "init_from": str(run_folder.path)}
+    with pytest.raises(ValueError, match="its image_size is 96 and not 72"):
+        trainees.first_stage(config, data)
 
 
 @pytest.mark.parametrize(
