@@ -5,8 +5,10 @@
 
 A suite (experiments/suites.py) is a list of calls of train.py. One whose result lies in its run
 folder or below --results isn't run again; one that was broken off goes on from its checkpoint.
-Without --precision a result below --results counts whatever its precision, as it does in the
-tables; what is missing is trained in float32. With --precision only results in it count.
+Without --precision a result below --results counts whatever its precision, and what is missing is
+trained in float32: the tables' means take both, their paired comparisons only runs of one
+precision. With --precision only results in it count. The committed runs of the full recipe are in
+bfloat16: --precision=bfloat16 goes on with them.
 
 result.json, history.csv and test_logits.npz of finished runs are copied to --results, those of
 fewer epochs than the recipe's to its folder short; another run's result is never replaced. A run
