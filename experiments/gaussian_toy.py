@@ -1,6 +1,6 @@
 """What LADER's two estimators recover on a problem whose answer is known.
 
-    python experiments/gaussian_toy.py --output=experiments/results/gaussian_toy.json
+    python experiments/gaussian_toy.py --output=FILE.json
 
 Three classes N(m_c, 1) on the line, long-tailed counts, logits linear in features that can express
 both candidates below, LADER alone as the loss, the whole sample as the batch. The table gives the
@@ -86,10 +86,11 @@ def distances(estimator):
     }
 
 
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 
 def main():
+    binary.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     results = {estimator: distances(estimator) for estimator in ops.ESTIMATORS}
     print(f"{'estimator':12}{'to disentangled':>18}{'to entangled':>15}")

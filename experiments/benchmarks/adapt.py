@@ -93,5 +93,5 @@ def main():
 if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 256, "Images in a call.", lower_bound=1)
     flags.DEFINE_integer("turns", 60, "Calls of each that are timed.", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)

@@ -25,7 +25,7 @@ from lade_tf.data import AUGMENTATIONS, policies
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batches", 20, "Batches in a turn.", lower_bound=1)
 flags.DEFINE_integer("turns", 7, "Turns of each variant.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 BATCH_SIZE = 256
 FILL = (125.0, 123.0, 114.0)
@@ -67,6 +67,7 @@ def make_run(function, images):
 
 
 def main():
+    binary.check_new_file(FLAGS.output)
     started = time.monotonic()
     images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, 32, 32, 3))
     speeds = {name: [] for name in variants()}

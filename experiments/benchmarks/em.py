@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("samples", 50_000, "Target samples.", lower_bound=1)
 flags.DEFINE_integer("classes", 1000, "Classes.", lower_bound=2)
 flags.DEFINE_integer("rounds", 5, "Rounds of one step each.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 
 def make_posteriors(samples, classes):
@@ -59,6 +59,7 @@ def read(posteriors, weights):
 
 
 def main():
+    binary.check_new_file(FLAGS.output)
     posteriors, target = make_posteriors(FLAGS.samples, FLAGS.classes)
     uniform = priors.uniform_prior(FLAGS.classes)
     labels = np.arange(FLAGS.classes)  # as many of every class

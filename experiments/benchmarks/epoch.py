@@ -243,5 +243,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("epoch_steps", 42, "Steps of an epoch.", lower_bound=1, upper_bound=42)
     flags.DEFINE_integer("turns", 5, "Epochs of each that are timed.", lower_bound=1)
     flags.DEFINE_multi_enum("precisions", PRECISIONS, PRECISIONS, "Precisions to compare in.")
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)

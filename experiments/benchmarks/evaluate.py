@@ -25,7 +25,7 @@ from lade_tf import priors
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 3, "Rounds of each size.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 SIZES = {"CIFAR-100": (100, 100, 500), "ImageNet-LT": (50, 1000, 1280)}
 KIB_PER_GB = 1e9 / 1024
@@ -67,6 +67,7 @@ def measure(saved, rounds):
 
 
 def main():
+    binary.check_new_file(FLAGS.output)
     results = {name: measure(make_saved(*size), FLAGS.rounds) for name, size in SIZES.items()}
     for name, result in results.items():
         samples, classes = result["shape"]

@@ -34,7 +34,7 @@ from lade_tf.data import FileData, FileSplit, color_jitter, image_decoding, reco
 FLAGS = flags.FLAGS
 flags.DEFINE_string("images", None, "Folder of JPEG images, in subfolders or not.", required=True)
 flags.DEFINE_integer("turns", 9, "Turns of each variant.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 BATCH_SIZE = 50
 VARIANTS = (

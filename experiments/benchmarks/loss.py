@@ -232,5 +232,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("turns", 25, "Turns of each variant, 8 steps a turn.", lower_bound=1)
     flags.DEFINE_integer("processes", 3, "Processes that measure memory.", lower_bound=1)
     flags.DEFINE_integer("memory_floats", MEASURED_FLOATS, "Logits that memory is measured with.")
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)

@@ -27,7 +27,7 @@ from turns import ratio, take_turns
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
 flags.DEFINE_integer("blocks", 9, "Blocks of each method.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
 
@@ -57,6 +57,7 @@ def make_block(config, model, data):
 
 
 def main():
+    binary.check_new_file(FLAGS.output)
     started = time.monotonic()
     data = make_data()
     with tempfile.TemporaryDirectory() as folder:

@@ -109,6 +109,7 @@ def measure_replicas(replicas):
 
 
 def main():
+    binary.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     by_classes = {}
     for num_classes in CLASSES:
@@ -144,5 +145,5 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)

@@ -23,7 +23,7 @@ from turns import ratio, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 9, "Processes of each that are timed.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 ROOT = pathlib.Path(__file__).parents[2]
 BASE = "import tensorflow, keras"

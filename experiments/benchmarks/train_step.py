@@ -34,7 +34,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 256, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
 flags.DEFINE_integer("blocks", 9, "Blocks of each variant.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file to write.")
+flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 # 74 million multiply-adds in ResNet-32's forward pass; × 2 operations, × 3 with the backward pass.
 OPERATIONS_PER_IMAGE = 6 * 74e6
@@ -99,6 +99,7 @@ def peak_operations():
 
 
 def main():
+    binary.check_new_file(FLAGS.output)
     started = time.monotonic()
     keras.utils.set_random_seed(0)
     seconds = take_turns(blocks(make_steps(make_data()), FLAGS.steps), FLAGS.blocks)

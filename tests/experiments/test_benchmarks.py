@@ -6,7 +6,14 @@ import benchmark_table
 import numpy as np
 import pytest
 from benchmarks.turns import ratio, take_turns
-from binaries import start
+from binaries import EXPERIMENTS, run, start
+
+WRITING = sorted(
+    path.relative_to(EXPERIMENTS)
+    for path in (*EXPERIMENTS.glob("benchmarks/*.py"), EXPERIMENTS / "gaussian_toy.py")
+    if '"output"' in path.read_text()
+)
+IMPORTED = {"augmentation": "keras_cv", "epoch": "torch", "loss": "torch"}
 
 
 def run_benchmark(name, *flags, cwd):
@@ -70,6 +77,17 @@ def test_serving_with_a_prior_is_measured(tmp_path):
 def test_starting_is_measured(tmp_path):
     run_benchmark("startup", "--turns=1", cwd=tmp_path)
     assert len(reached("startup", tmp_path)) == 2 and "not run" not in reached("startup", tmp_path)
+
+
+@pytest.mark.parametrize("script", WRITING, ids=lambda path: path.stem)
+def test_an_old_file_is_refused_before_anything_is_measured(script, tmp_path):
+    if script.stem in IMPORTED:
+        pytest.importorskip(IMPORTED[script.stem])
+    (tmp_path / "old.json").write_text("{}")
+    required = ("--images=images",) if script.stem == "input_pipeline" else ()
+    errors = run(script, "--output=old.json", *required, cwd=tmp_path, fails=True)
+    assert "--output=old.json exists already: give a new file" in errors
+    assert (tmp_path / "old.json").read_text() == "{}"
 
 
 def test_works_take_turns_in_both_orders():
