@@ -31,6 +31,11 @@ class Method:
     estimator: str | None = None
     told: bool = False
 
+    @property
+    def adapts_to_uniform(self):
+        """Whether it is told something new at the uniform prior: not where its logits carry it."""
+        return self.told and methods.METHODS[self.loss].carries != "uniform"
+
     def target_prior(self, saved, test_prior):
         """Returns the prior [C] that the model is told when it is tested under `test_prior`."""
         return test_prior if self.told else saved.source_prior

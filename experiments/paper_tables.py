@@ -96,9 +96,10 @@ SEEDS_NOTE = "Ours: mean ± standard deviation (number of seeds)."
 SUBSETS_NOTE = (
     "Several subsets: the training subset was drawn anew (--data_seed), the training seed is one."
 )
+STAR_NOTE = "* The interval excludes 0."
 BOOTSTRAP_NOTE = (
-    "* The interval excludes 0. It is a bootstrap over the shared test images: it tells "
-    "nothing about another seed or another draw of the training subset."
+    "Of one pair of runs the interval is a bootstrap over the shared test images: it tells nothing "
+    "about another seed or another draw of the training subset."
 )
 SEVERAL_NOTE = (
     "Of several runs: mean ± standard deviation of the differences of pairs of runs with the same "
@@ -198,7 +199,7 @@ def build(number, results, epochs=None, imbalance_ratio=None):
         figures = row["values"] if comparable and is_published else [None] * len(settings)
         ours = [results.values(method, setting) for setting in settings]
         figures = tuple(map(Figure, figures, ours, published["decimals"]))
-        rows.append(Row(name, figures, row.get("mark", ""), row.get("epochs")))
+        rows.append(Row(name, figures, row.get("mark", ""), row.get("epochs"), settings[0].epochs))
     subset_rows, of_subsets = _subset_rows(results, changes) if number == "2" else ([], [])
     borrowed = [f"{mark} borrowed from {work}." for mark, work in published["borrowed"].items()]
     return Table(
@@ -221,13 +222,15 @@ def _subset_rows(results, changes):
     rows, used = [], []
     for name, method, settings, *_ in entries("2"):
         figures = []
+        settings = [dataclasses.replace(setting, **changes) for setting in settings]
         for setting in settings:
-            cell = method, dataclasses.replace(setting, **changes), subsets
+            cell = method, setting, subsets
             found = results.averaged(*cell)
             figures.append(Figure(None, results.values(*cell) if len(found) > 1 else ()))
             used += found if len(found) > 1 else []
         if any(figure.values for figure in figures):
-            rows.append(Row(f"{name}, several subsets", tuple(figures)))
+            epochs = settings[0].epochs
+            rows.append(Row(f"{name}, several subsets", tuple(figures), our_epochs=epochs))
     return rows, used
 
 
@@ -249,9 +252,8 @@ def _caption(number, changes, comparable):
         caption += f" (published for {published['imbalance_ratio']} only, left out)"
     lengths = sorted({s.epochs for _, _, settings, *_ in entries(number) for s in settings})
     if changes.get("epochs") is not None and lengths != [changes["epochs"]]:
-        caption += (
-            f". Ours: {changes['epochs']} epochs; published: {' and '.join(map(str, lengths))}"
-        )
+        caption += f". Ours: {changes['epochs']} epochs"
+        caption += f"; published: {' and '.join(map(str, lengths))}" if comparable else ""
     return f"{caption}."
 
 
@@ -272,6 +274,7 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
         f"Table {number}, paired comparison. Accuracy at uniform test labels, the first "
         "method's less the second's, in points."
     )
+    caption += f" Runs of {epochs} epochs." if epochs else ""
     return _comparison_table(number, caption, rows, results)
 
 
@@ -296,7 +299,6 @@ def _comparison_table(number, caption, rows, results):
     if not rows:
         return None
     one, several = ([row for row in rows if (row.seeds > 1) == flag] for flag in (False, True))
-    notes = [BOOTSTRAP_NOTE] if one else ["* The interval excludes 0."]
     return Table(
         number=number,
         caption=caption,
@@ -304,7 +306,8 @@ def _comparison_table(number, caption, rows, results):
         columns=("difference", "95 % interval"),
         rows=tuple(rows),
         notes=(
-            *notes,
+            *([STAR_NOTE] if any(row.excludes_0 for row in rows) else []),
+            *([BOOTSTRAP_NOTE] if one else []),
             *([SEVERAL_NOTE] if several else []),
             *results.precision_notes(run for row in rows for run in row.runs),
         ),
@@ -312,9 +315,15 @@ def _comparison_table(number, caption, rows, results):
 
 
 def _pairs(methods):
-    """Yields LADE with each other method, both LADEs with each other once."""
+    """Yields LADE with each other method, both LADEs with each other once.
+
+    All are compared at the uniform prior, where "PC X" is X if X's logits carry that: one is left.
+    """
+    different = {}
+    for method in methods:
+        different.setdefault((method.loss, method.estimator, method.adapts_to_uniform), method)
     for index, label in enumerate(LADE):
-        for method in methods:
+        for method in different.values():
             if method.label not in LADE[: index + 1]:
                 yield METHODS[label], method
 
@@ -329,19 +338,20 @@ def _paired(results, pairs, setting):
     if not matched:
         return
     intervals = dict(zip(matched, _intervals(matched), strict=True))
-    ratio = f"IB {setting.imbalance_ratio:g}"
+    ratio, epochs = f"IB {setting.imbalance_ratio:g}", setting.epochs
     for pair in pairs:
         name = " − ".join(method.label for method in pair)
         found = {key[1]: (ends, matched[key]) for key, ends in intervals.items() if key[0] == pair}
         for (data_seed, seed), (ends, used) in found.items():
-            yield Comparison(name, f"{ratio}, data seed {data_seed}, seed {seed}", *ends, runs=used)
+            column = f"{ratio}, data seed {data_seed}, seed {seed}"
+            yield Comparison(name, column, *ends, runs=used, our_epochs=epochs)
         for repeats in (training_seeds, subsets):
             several = repeats(found).values()
             if len(several) > 1:
                 column = f"{ratio}, {len(several)} {repeats.__name__.replace('_', ' ')}"
                 ends = _t_interval([difference for (difference, *_), _ in several])
                 used = tuple(run for _, runs_of_pair in several for run in runs_of_pair)
-                yield Comparison(name, column, *ends, runs=used)
+                yield Comparison(name, column, *ends, runs=used, our_epochs=epochs)
 
 
 def _matched(results, pair, setting):

@@ -10,8 +10,8 @@ import io
 import statistics
 
 CSV_COLUMNS = (
-    *("table", "epochs", "row", "column", "published", "ours", "sd", "seeds", "difference"),
-    *("low", "high"),
+    *("table", "epochs", "our_epochs", "row", "column", "published", "ours", "sd", "seeds"),
+    *("difference", "low", "high"),
 )
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -59,12 +59,18 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method's figures, one a column; `epochs` where a table has rows of several."""
+    """A method's figures, one a column.
+
+    Attributes:
+        epochs: of the published figures, where a table has rows of several.
+        our_epochs: of ours.
+    """
 
     name: str
     figures: tuple
     mark: str = ""
     epochs: int | None = None
+    our_epochs: int | None = None
 
     def lines(self):
         """Returns the row as lines of text: the published figures, ours, the difference."""
@@ -80,7 +86,8 @@ class Row:
         """Returns the row as CSV rows, one a figure."""
         for column, figure in zip(columns, self.figures, strict=True):
             ours = (figure.published, figure.mean, figure.sd, len(figure.values), figure.difference)
-            yield [self.epochs, self.name, column, *ours, None, None]
+            epochs = self.epochs, self.our_epochs if figure.values else None
+            yield [*epochs, self.name, column, *ours, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +107,8 @@ class Exact:
 
     def records(self, columns):
         for column, published, value in zip(columns, self.published, self.values, strict=True):
-            difference = None if value is None else value - published
-            yield [None, self.name, column, published, value, None, None, difference, None, None]
+            ours = value, None, None, None if value is None else value - published
+            yield [None, None, self.name, column, published, *ours, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Comparison:
         sd: of several pairs, else None.
         seeds: how many pairs.
         runs: the `comparison.Run`s that it was computed from.
+        our_epochs: theirs.
     """
 
     name: str
@@ -126,10 +134,16 @@ class Comparison:
     sd: float | None = None
     seeds: int = 1
     runs: tuple = ()
+    our_epochs: int | None = None
+
+    @property
+    def excludes_0(self):
+        """Whether the interval does."""
+        return self.low > 0 or self.high < 0
 
     def lines(self):
         """Returns the comparison as one line of text, with a * if the interval excludes 0."""
-        mark = "*" if self.low > 0 or self.high < 0 else ""
+        mark = "*" if self.excludes_0 else ""
         difference, low, high = (
             _fixed(value, 1, "+") for value in (self.difference, self.low, self.high)
         )
@@ -138,7 +152,7 @@ class Comparison:
 
     def records(self, columns):
         ours = (None, None, self.sd, self.seeds, self.difference, self.low, self.high)
-        yield [None, self.name, self.column, *ours]
+        yield [None, self.our_epochs, self.name, self.column, *ours]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +228,9 @@ def _escaped_latex(text):
 def csv_text(tables):
     """Returns `Table`s as one CSV with the columns `CSV_COLUMNS`.
 
-    "difference" is ours less the published figure. In a paired comparison, the rows that have
-    "low" and "high", it is the first method's accuracy less the second's.
+    "epochs" are those of the published row where a table has rows of several, "our_epochs" those
+    of our runs. "difference" is ours less the published figure. In a paired comparison, the rows
+    that have "low" and "high", it is the first method's accuracy less the second's.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

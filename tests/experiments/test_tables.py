@@ -415,7 +415,7 @@ def test_other_epochs_and_another_ratio_are_said_and_not_compared_where_they_dif
         (tmp_path / "tables.md").read_text()
     )
     assert "imbalance ratio 100 (published for 50 only, left out)" in nine
-    assert "Ours: 30 epochs; published: 200" in nine and "30 epochs; published: 200" in two
+    assert nine.endswith(" left out). Ours: 30 epochs.**") and "30 epochs; published: 200" in two
     assert "Ours: 30 epochs; published: 90 and 180" in four
     assert {row[1] for row in rows[2:]} == {"ours"}
     expected = accuracy(posteriors(32, UNIFORM, shifted("forward 50")), shifted("forward 50"))
@@ -439,6 +439,36 @@ def test_bad_flags_are_one_line(tmp_path, flags, message):
     errors = run("tables.py", *flags, cwd=tmp_path, fails=True)
     assert errors.splitlines()[-1].startswith(f"tables.py: {message}")
     assert "Traceback" not in errors
+
+
+def test_csv_and_captions_say_how_long_our_runs_are(results, records, outputs):
+    assert records["2", "LADE (reference)", "50"]["our_epochs"] == "200"
+    assert records["2", "LADE (reference), several subsets", "50"]["our_epochs"] == "200"
+    not_run = [r for r in records.values() if not r["ours"] and not r["low"]]
+    assert not_run and not any(r["our_epochs"] for r in not_run)
+    assert {r["our_epochs"] for r in records.values() if r["low"]} == {"200"}
+    assert {r["epochs"] for r in records.values() if r["table"] == "4"} == {"90", "180"}
+    assert "Runs of" not in outputs["markdown"]
+    found = paper_tables.Results(results)
+    short = records_of(table_formats.csv_text([paper_tables.build("2", found, epochs=30)]))
+    assert short["2", "LADE (reference)", "100"]["our_epochs"] == "30"
+
+
+def test_a_method_and_its_twin_are_one_at_the_uniform_prior(tmp_path):
+    for epochs in (200, 30):
+        same = {"key": 0, "epochs": epochs}
+        write_run(tmp_path / f"lade-{epochs}", **REFERENCE, **same)
+        write_run(tmp_path / f"balanced-{epochs}", "balanced_softmax", **same)
+    table = paper_tables.compare("9", paper_tables.Results(tmp_path))
+    assert [row.name for row in table.rows] == ["LADE (reference) − Balanced Softmax"]
+    # Nothing has a star, so no note explains it.
+    assert table.notes == (paper_tables.BOOTSTRAP_NOTE,)
+    write_run(tmp_path / "softmax", **SOFTMAX, key=1, epochs=30)
+    table = paper_tables.compare("9", paper_tables.Results(tmp_path), epochs=30)
+    names = ("Balanced Softmax", "Softmax", "PC Softmax")
+    assert [row.name for row in table.rows] == [f"LADE (reference) − {name}" for name in names]
+    assert table.caption.endswith(" Runs of 30 epochs.")
+    assert any(row.excludes_0 for row in table.rows) and paper_tables.STAR_NOTE in table.notes
 
 
 def test_a_half_copied_folder_is_no_run(tmp_path):
@@ -539,8 +569,8 @@ def test_exact_numbers_are_shown_in_full_and_unknown_ones_left_blank():
     row = Exact("a", (0.005, 50000), (0.01, None))
     assert row.lines() == [["a", "paper", "0.005", "50,000"], ["", "ours", "0.01", ""]]
     (first, second) = row.records(("x", "y"))
-    assert first[2:5] == ["x", 0.005, 0.01] and first[7] == pytest.approx(0.005)
-    assert second[2:5] == ["y", 50000, None] and second[7] is None
+    assert first[3:6] == ["x", 0.005, 0.01] and first[8] == pytest.approx(0.005)
+    assert second[3:6] == ["y", 50000, None] and second[8] is None
 
 
 def test_the_published_settings_are_those_of_the_paper(shared_data):
