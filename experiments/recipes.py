@@ -234,6 +234,23 @@ def deviations(config):
     }
 
 
+def comparable(config):
+    """Returns a configuration as it would be resolved today, its first stage by name alone.
+
+    Keys that recipes got after a run was made have the value that nobody could change then. The
+    first stage has the precision of the second, so that isn't told apart by its name.
+    """
+    first_stage = pathlib.Path(config.get("init_from") or "").name
+    first_stage = {"init_from": first_stage.removesuffix(f"-{config.get('precision')}")}
+    known = ("imbalance_ratio", "epochs", *PARAMETERS)
+    overrides = {name: config.get(name) for name in known}
+    try:
+        today = resolve(config.get("dataset"), config.get("loss"), overrides)
+    except ValueError:
+        today = {}  # no longer known
+    return {**today, **config, **first_stage}
+
+
 def as_text(value):
     """Returns a value of a configuration as part of a name; of a path its end."""
     return f"{value:g}" if isinstance(value, float) else pathlib.Path(str(value)).name

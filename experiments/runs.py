@@ -81,13 +81,13 @@ class RunFolder:
 
     def check_data(self, data):
         """Refuses data that aren't the run's."""
-        if other_data := self.differences_to(data):
+        if other_data := self.data_differences(data):
             raise ValueError(
                 f"--run_dir={self.path} holds a run on other data ({other_data}): give another "
                 "folder"
             )
 
-    def differences_to(self, data):
+    def data_differences(self, data):
         """Returns how data differ from the run's, "" if they don't or it has no data.json."""
         path = self.file("data.json")
         return _differences(read_json(path), fingerprint(data)) if path.exists() else ""
@@ -112,12 +112,29 @@ class RunFolder:
             left.unlink()
 
     def _refuse_other(self, config):
-        differences = _differences(read_json(self.file("config.json")), config)
-        if differences:
+        if differences := self.config_differences(config):
             raise ValueError(
                 f"--run_dir={self.path} holds a run of another configuration ({differences}): "
                 "give another folder"
             )
+
+    def config_differences(self, config):
+        """Returns how a configuration differs from the folder's, "" if it doesn't.
+
+        Keys that recipes got since have the value that they meant then. A first stage may have been
+        moved or copied, but not be another of the same name.
+        """
+        import recipes  # late: it imports this file
+
+        configs = read_json(self.file("config.json")), config
+        if differences := _differences(*map(recipes.comparable, configs)):
+            return differences
+        stages = [RunFolder(each["init_from"]) for each in configs if each.get("init_from")]
+        files = [stage.file("config.json") for stage in stages]
+        if not (stages and all(file.exists() for file in files)):
+            return ""
+        differences = stages[0].config_differences(read_json(files[1]))
+        return differences and f"of the first stage {differences}"
 
     def delete(self):
         """Deletes the folder, if there is one and it holds nothing but a run."""

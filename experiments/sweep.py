@@ -100,23 +100,6 @@ def _run(given, runs_dir, results):
     return Run(given, config, runs.RunFolder(pathlib.Path(runs_dir, name)), copy)
 
 
-def comparable(config):
-    """Returns a configuration as it would be resolved today, its first stage by name alone.
-
-    Keys that recipes got after a run was made have the value that nobody could change then. The
-    first stage has the precision of the second, so that isn't told apart by its name.
-    """
-    first_stage = pathlib.Path(config.get("init_from") or "").name
-    first_stage = {"init_from": first_stage.removesuffix(f"-{config.get('precision')}")}
-    known = ("imbalance_ratio", "epochs", *methods.PARAMETERS)
-    overrides = {name: config.get(name) for name in known}
-    try:
-        today = recipes.resolve(config.get("dataset"), config.get("loss"), overrides)
-    except ValueError:
-        today = {}  # no longer known
-    return {**today, **config, **first_stage}
-
-
 class Results:
     """Finished runs below --results and in run folders.
 
@@ -132,11 +115,11 @@ class Results:
             for path in sorted(pathlib.Path(folder).rglob("result.json"))
             if "config" in (result := runs.read_json(path))
         ]
-        self.configs = [comparable(result["config"]) for result in self.finished]
+        self.configs = [recipes.comparable(result["config"]) for result in self.finished]
 
     def copied(self, run, **changes):
         """Returns the result below --results of a `Run` with `changes`, None if there is none."""
-        wanted = {**comparable(run.config), **changes}
+        wanted = {**recipes.comparable(run.config), **changes}
         return self.finished[self.configs.index(wanted)] if wanted in self.configs else None
 
     def find(self, run):
@@ -173,17 +156,16 @@ class Results:
 
 def has(run, name):
     """Whether a file lies in the run folder, and this is the run's and no other's."""
-    config = run.folder.file("config.json")
-    if not (config.exists() and run.folder.file(name).exists()):
-        return False
-    return comparable(runs.read_json(config)) == comparable(run.config)
+    are_there = all(run.folder.file(file).exists() for file in ("config.json", name))
+    return are_there and not run.folder.config_differences(run.config)
 
 
 def holds_another(path, run):
     """Whether a result.json is there and another run's."""
     if not path.exists():
         return False
-    return comparable(runs.read_json(path).get("config", {})) != comparable(run.config)
+    there = runs.read_json(path).get("config", {})
+    return recipes.comparable(there) != recipes.comparable(run.config)
 
 
 def format_list(planned, results):

@@ -231,7 +231,7 @@ def first_stage(config, data):
             f"--init_from={run.path} must be a softmax run with the same data, backbone and "
             f"recipe: {'; '.join(differing)}"
         )
-    if other_data := run.differences_to(data):
+    if other_data := run.data_differences(data):
         raise ValueError(
             f"--init_from={run.path} was trained on other data than --data_dir has ({other_data}): "
             "give a softmax run on the same"
