@@ -192,8 +192,45 @@ def test_a_second_stage_is_the_same_wherever_its_first_stage_lies(planned):
     config = planned[1].config
     assert config["init_from"] == str(planned[0].folder.path)
     elsewhere = {**config, "init_from": f"runs/{planned[0].name}"}
-    assert sweep.comparable(elsewhere) == sweep.comparable(config)
-    assert sweep.comparable({**config, "init_from": "runs/other"}) != sweep.comparable(config)
+    assert recipes.comparable(elsewhere) == recipes.comparable(config)
+    assert recipes.comparable({**config, "init_from": "runs/other"}) != recipes.comparable(config)
+
+
+def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
+    softmax, crt, _ = planned
+    later = {"label_smoothing", "schedule", "mixup"}  # keys that recipes may have got later
+
+    def claim(planned_run, **changes):
+        config = {**planned_run.config, **changes}
+        old = {name: value for name, value in config.items() if name not in later}
+        planned_run.folder.path.mkdir(parents=True, exist_ok=True)
+        runs.write_json(planned_run.folder.file("config.json"), old)
+
+    def is_refused(planned_run, **changes):
+        try:
+            planned_run.folder.check({**planned_run.config, **changes})
+        except ValueError:
+            return True
+        return False
+
+    for planned_run in (softmax, crt):
+        claim(planned_run)
+        assert sweep.has(planned_run, "config.json") and not is_refused(planned_run)
+        assert is_refused(planned_run, mixup=0.2) and is_refused(planned_run, seed=1)
+        claim(planned_run, seed=1)
+        assert not sweep.has(planned_run, "config.json") and is_refused(planned_run)
+    # A first stage that was moved or copied is the same, another of the same name isn't.
+    claim(softmax)
+    copy = tmp_path / "copy" / softmax.name
+    claim(crt, init_from=str(copy))
+    assert not is_refused(crt) and sweep.has(crt, "config.json")
+    copy.mkdir(parents=True)
+    runs.write_json(copy / "config.json", softmax.config)
+    assert not is_refused(crt) and sweep.has(crt, "config.json")
+    runs.write_json(copy / "config.json", {**softmax.config, "l2": 0.1})
+    with pytest.raises(ValueError, match="of the first stage l2 is 0.1 there and 0.0005 now"):
+        crt.folder.check(crt.config)
+    assert not sweep.has(crt, "config.json")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -258,6 +295,13 @@ def test_the_suite_fills_the_tables_that_it_names():
                     assert seeds == {0, 1, 2}, (number, name, setting)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_runs_on_other_subsets_count_whatever_the_seeds_of_the_suite(seed):
+    planned = sweep.plan(suites.cifar100_lt(seeds=(seed,)), COMMON, "runs", "results")
+    seeds = [(r.config["data_seed"], r.config["seed"]) for r in planned if r.config["data_seed"]]
+    assert len(seeds) == 6 and set(seeds) == comparison.subsets(dict.fromkeys(seeds)).keys()
+
+
 def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path):
     line = "^cifar100_lt-ib100-softmax-200ep-seed0 +"
     flags = ("--suite=cifar100_lt", "--list")
@@ -269,7 +313,7 @@ def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path)
 
 def test_the_committed_runs_have_their_names():
     for path in RESULTS.rglob("result.json"):
-        config = sweep.comparable(runs.read_json(path)["config"])
+        config = recipes.comparable(runs.read_json(path)["config"])
         assert recipes.run_name(config) == path.parent.name
 
 
