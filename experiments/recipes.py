@@ -8,7 +8,7 @@ value can be overridden by the flag of its name; what a run used stands in its c
 
 import pathlib
 
-from methods import METHODS, PARAMETERS, REQUIRED
+from methods import METHODS, PARAMETERS, REQUIRED, num_epochs
 
 from lade_tf.data.folder import LARGEST_IN_MEMORY
 
@@ -161,7 +161,7 @@ def resolve(dataset, loss, overrides):
             for a combination without published parameters unless they are given.
     """
     config = _resolve(dataset, loss, overrides)
-    if config["schedule"] == "cosine" and config["epochs"] < 2:
+    if config["schedule"] == "cosine" and num_epochs(config) == 1:
         origin = "" if overrides.get("schedule") else f"the recipe of {dataset} has "
         raise ValueError(
             f"{origin}--schedule=cosine, which ends at 0: it needs at least 2 --epochs; got 1"

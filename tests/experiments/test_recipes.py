@@ -219,6 +219,15 @@ def test_unknown_combinations_are_refused_with_the_known_ones(dataset, loss, ove
     assert message in str(error.value)
 
 
+def test_a_second_stage_may_follow_one_epoch_of_softmax():
+    for loss, method in METHODS.items():
+        if method.second_stage:
+            assert recipes.resolve("digits_lt", loss, {"epochs": 1})["epochs"] == 1
+    assert recipes.resolve("imagenet_lt", "ncm", {"epochs": 1})["epochs"] == 1
+    with pytest.raises(ValueError, match="it needs at least 2 --epochs; got 1"):
+        recipes.resolve("imagenet_lt", "lade", {"epochs": 1})
+
+
 def name_of(dataset, loss, **overrides):
     usual = {"seed": 0, "data_seed": 0, "precision": "float32"}
     return recipes.run_name(recipes.resolve(dataset, loss, {**usual, **overrides}))
