@@ -54,6 +54,12 @@ def main():
     tables = paper_tables.build_all(
         FLAGS.table, results, FLAGS.epochs, FLAGS.imbalance_ratio, FLAGS.data_dir
     )
+    if not tables:  # answer alone, which is made of nothing but runs
+        length = "" if FLAGS.epochs is None else f" --epochs={FLAGS.epochs}"
+        raise ValueError(
+            f"--table={','.join(FLAGS.table)}{length} must have runs to compare; below "
+            f"--results={FLAGS.results} are none that fit"
+        )
     text = table_formats.FORMATS[FLAGS.format](tables)
     if FLAGS.output:
         with runs.replacing(FLAGS.output) as temporary:

@@ -471,6 +471,13 @@ def test_a_method_and_its_twin_are_one_at_the_uniform_prior(tmp_path):
     assert any(row.excludes_0 for row in table.rows) and paper_tables.STAR_NOTE in table.notes
 
 
+def test_an_answer_without_runs_is_refused(results, tmp_path):
+    flags = ("--table=answer", "--epochs=7", f"--results={results}", "--output=answer.md")
+    errors = run("tables.py", *flags, cwd=tmp_path, fails=True)
+    message = "tables.py: --table=answer --epochs=7 must have runs to compare; below --results="
+    assert errors.splitlines()[-1].startswith(message) and not (tmp_path / "answer.md").exists()
+
+
 def test_a_half_copied_folder_is_no_run(tmp_path):
     for name in ("whole", "half"):
         write_run(tmp_path / name, **SOFTMAX, key=0)
