@@ -304,8 +304,9 @@ def build_trainee(config, data):
     keras.config.set_dtype_policy(POLICIES[config["precision"]])
     check_integer(config["seed"], "--seed", minimum=0)
     keras.utils.set_random_seed(config["seed"])
-    steps = data.steps_per_epoch(config["batch_size"])
+    steps = 1
     if num_epochs(config):
+        steps = data.steps_per_epoch(config["batch_size"])
         train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
     trainee = METHODS[config["loss"]].build(config, data)
     slower = config["backbone_learning_rate"]

@@ -141,8 +141,10 @@ RECIPES = {
 # What decides how a network is trained, and means nothing where none is.
 TRAINING = (
     *("learning_rate", "backbone_learning_rate", "freeze_backbone", "l2", "schedule", "augment"),
-    *("mixup", "ema"),
+    *("mixup", "ema", "batch_size"),
 )
+# What decides how a network is made, and means nothing where a first stage's is taken.
+NETWORK = ("weights", "backbone_learning_rate", "freeze_backbone", "synchronized_batchnorm")
 LOSSES = tuple(METHODS)
 IMAGE_SIZE = 224  # of image files where none is given
 
@@ -288,7 +290,7 @@ def _refuse_what_means_nothing(loss, given, parameters):
 def _meaningless(method):
     """Returns the names, but those of parameters, that a method doesn't heed, each once."""
     names = [] if method.second_stage else ["init_from"]
-    names += ["schedule", "weights", "backbone_learning_rate"] if method.second_stage else []
+    names += ["schedule", *NETWORK] if method.second_stage else []
     names += [] if method.is_trained else TRAINING
     names += ["mixup", "ema"] if method.paired else []
     names += [] if method.samplers else ["sampler"]

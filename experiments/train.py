@@ -112,7 +112,8 @@ def load_data(config):
         config.get("image_size"),
     )
     evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
-    check_batch_size(config["batch_size"], len(data.train.labels))
+    if methods.num_epochs(config):
+        check_batch_size(config["batch_size"], len(data.train.labels))
     return data
 
 

@@ -107,6 +107,16 @@ def test_a_batch_larger_than_the_training_set_is_refused_in_terms_of_its_flag(im
     assert "--batch_size=51 is more than the 50" in errors and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_a_method_without_training_steps_has_no_batch_that_could_be_too_large(images, tmp_path):
+    flags = (*FLAGS[:2], *SMALL[:2], "--image_size=32")
+    more = ("--run_dir=softmax", "--batch_size=10", "--epochs=1")
+    run("train.py", *flags, "--loss=softmax", *more, cwd=tmp_path)
+    second = ("--loss=ncm", "--backbone=small_cnn", "--init_from=softmax", "--run_dir=run")
+    run("train.py", *FLAGS[:2], "--image_size=32", *second, cwd=tmp_path)
+    assert runs.RunFolder(tmp_path / "run").finished
+
+
 def test_a_class_without_a_test_image_is_named(images, tmp_path):
     for path in (images / "test" / "green").iterdir():
         path.unlink()

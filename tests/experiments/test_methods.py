@@ -21,7 +21,7 @@ import lade_tf
 SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.second_stage}
 UNTRAINED = {name for name, method in methods.METHODS.items() if not method.is_trained}
 FLAG_DEFAULTS = {"seed": 0, "data_seed": 0, "precision": "float32"}
-FLAGS = ("--dataset=digits_lt", "--epochs=12", "--batch_size=64")
+FLAGS = ("--dataset=digits_lt", "--epochs=12")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def finished(loss, first_stage, tmp_path_factory):
 
 @pytest.fixture
 def config(loss, first_stage):
-    overrides = {**FLAG_DEFAULTS, "epochs": 12, "batch_size": 64}
+    overrides = {**FLAG_DEFAULTS, "epochs": 12}
     if loss in SECOND_STAGE:
         overrides["init_from"] = str(first_stage)
     return recipes.resolve("digits_lt", loss, overrides)
