@@ -62,6 +62,8 @@ class Checkpoint(keras.callbacks.Callback):
             return
         history = self.run.read_history()[:epoch]
         self.run.write_history([*history, row])
+        # As the others are read, without the digits that aren't written: a tie isn't better.
+        *history, row = self.run.read_history()
         checkpoints.save(self.run, self.model, self.progress, self._more_names(row, history))
 
     def save_inside_epoch(self, epoch, step):
