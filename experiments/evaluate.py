@@ -29,7 +29,9 @@ PRIORS = evaluation.PRIOR_NAMES
 flags.DEFINE_string("run", None, "Run folder of experiments/train.py.")
 flags.DEFINE_string("model", None, "SavedModel folder or .keras file, instead of --run.")
 flags.DEFINE_string("dataset", None, f"With --model: {', '.join(lade_tf.data.NAMES)}.")
-flags.DEFINE_integer("data_seed", 0, "With --model: the data seed it was trained with.")
+flags.DEFINE_integer(
+    "data_seed", None, "With --model: the data seed it was trained with, default 0."
+)
 flags.DEFINE_string("data_dir", None, "With --model: prepared tensorflow-datasets folder.")
 flags.DEFINE_list(
     "target_prior",
@@ -46,14 +48,16 @@ flags.DEFINE_string("output", None, "JSON file to write the metrics to as well; 
 def load_logits():
     """Returns the `SavedLogits` of what the flags name."""
     if FLAGS.run is not None and FLAGS.model is None:
-        if FLAGS.dataset is not None or FLAGS.data_dir is not None:
-            raise ValueError("--dataset and --data_dir are for --model: a run knows its data set")
+        names = ("dataset", "data_seed", "data_dir")
+        if given := [f"--{name}" for name in names if FLAGS[name].value is not None]:
+            raise ValueError(f"{' and '.join(given)} is for --model: a run knows its data set")
         evaluation.check_run(FLAGS.run, " --dataset=NAME")
         return runs.RunFolder(FLAGS.run).test_logits()
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
     model = classifiers.load(FLAGS.run, FLAGS.model)
-    data = lade_tf.data.load(FLAGS.dataset, data_seed=FLAGS.data_seed, data_dir=FLAGS.data_dir)
+    seed = FLAGS.data_seed or 0
+    data = lade_tf.data.load(FLAGS.dataset, data_seed=seed, data_dir=FLAGS.data_dir)
     return runs.SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)
 
 

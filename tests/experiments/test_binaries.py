@@ -361,6 +361,10 @@ BAD_EVALUATIONS = {
     "compare": (["--run=lade", "--compare=nowhere"], "nowhere isn't a run folder"),
     "output": (["--run=lade", "--output=no/x.json"], "must lie in an existing folder"),
     "data set": (["--run=lade", "--dataset=digits_lt"], "a run knows its data set"),
+    "data seed": (
+        ["--run=lade", "--data_seed=0"],
+        "--data_seed is for --model: a run knows its data set",
+    ),
     "missing": (["--model=nowhere", "--dataset=digits_lt"], "--model=nowhere doesn't exist"),
     "foreign": (
         ["--model=lade", "--dataset=digits_lt"],
