@@ -167,7 +167,7 @@ METHODS = {
             "max_margin": 0.5,
             "scale": 30.0,
             "beta": 0.9999,
-            "drw_epoch": lambda config: config["milestones"][0],
+            "drw_epoch": lambda config: min(config["milestones"][0], config["epochs"]),
         },
         # Drops at 160 and 180 of 200 epochs, as published: after two drops re-weighting would come
         # too late to move anything.

@@ -156,7 +156,8 @@ def resolve(dataset, loss, overrides):
         dataset: a key of `DATASETS`.
         loss: a key of `methods.METHODS`.
         overrides: {name: value or None}; None keeps the recipe's value. "recipe" names one of
-            `RECIPES`. With another number of epochs the recipe's milestones are scaled along.
+            `RECIPES`. With another number of epochs the recipe's milestones are scaled along; the
+            first epoch stays in front of them.
 
     Raises:
         ValueError: for an unknown data set or loss, for a parameter of another loss, and
@@ -196,7 +197,8 @@ def _resolve(dataset, loss, overrides):
     if config["weights"] == "none" and "backbone_learning_rate" not in given:
         config["backbone_learning_rate"] = None  # a lower one is for a body that is trained already
     scale = config["epochs"] / published["epochs"]
-    config["milestones"] = [max(1, round(epoch * scale)) for epoch in config["milestones"]]
+    # A drop takes effect in its milestone's own epoch: in the first it would come before any step.
+    config["milestones"] = [max(2, round(epoch * scale)) for epoch in config["milestones"]]
     return {**config, **_parameters(config, parameters)}
 
 

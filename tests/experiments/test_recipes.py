@@ -134,7 +134,10 @@ def test_the_published_parameters_of_the_other_losses():
 
 def test_milestones_are_scaled_with_the_epochs():
     assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 30})["milestones"] == [18, 24]
-    assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 1})["milestones"] == [1, 1]
+    # However short a run is, its first epoch has the full learning rate.
+    assert recipes.resolve("cifar100_lt", "softmax", {"epochs": 1})["milestones"] == [2, 2]
+    assert recipes.resolve("places_lt", "softmax", {"epochs": 3})["milestones"] == [2, 2, 3]
+    assert recipes.resolve("places_lt", "softmax", {})["milestones"] == [10, 20, 30]
 
 
 def test_re_weighting_begins_with_the_first_drop_of_the_learning_rate():
@@ -142,6 +145,7 @@ def test_re_weighting_begins_with_the_first_drop_of_the_learning_rate():
     assert (config["milestones"], config["drw_epoch"]) == ([160, 180], 160)
     config = recipes.resolve("digits_lt", "ldam_drw", {"epochs": 30})
     assert (config["milestones"], config["drw_epoch"]) == ([24, 27], 24)
+    assert recipes.resolve("digits_lt", "ldam_drw", {"epochs": 1})["drw_epoch"] == 1
 
 
 def test_bbn_has_a_recipe_of_its_own():
