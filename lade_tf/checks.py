@@ -36,3 +36,16 @@ def check_integer(value, name, minimum):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}; got {value!r}")
     return int(value)
+
+
+def check_class_names(names, num_classes):
+    """Returns the names of all classes, in label order, as a list of strings."""
+    # A set has no order, a dictionary perhaps another one, and a string is a sequence of strings.
+    if isinstance(names, str | bytes | dict | set | frozenset):
+        raise ValueError(f"class_names must be a list of strings in label order; got {names!r}")
+    names = list(names)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be strings; got {names!r}")
+    if len(names) != num_classes:
+        raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
+    return list(map(str, names))

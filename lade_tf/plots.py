@@ -9,7 +9,7 @@ descending training count, 1 the most frequent. Needs matplotlib, which `import 
 import numpy as np
 
 from lade_tf import priors
-from lade_tf.checks import check_integer
+from lade_tf.checks import check_class_names, check_integer
 from lade_tf.metrics import calibration
 from lade_tf.metrics.checks import check_class_counts, check_class_indices, check_probabilities
 
@@ -197,8 +197,8 @@ def prior_bars(
     interval = _check_interval(low, high, num_classes)
     if true_prior is not None:
         true_prior = priors.check_prior(true_prior, num_classes, name="true_prior")
-    if class_names is not None and len(class_names) != num_classes:
-        raise ValueError(f"class_names must hold {num_classes} names; got {len(class_names)}")
+    if class_names is not None:
+        class_names = check_class_names(class_names, num_classes)
     few = num_classes <= MOST_NAMED_CLASSES
     order, rank = _ranks(training_prior)
     bars = {"facecolor": (SKY, 0.6), "edgecolor": BLUE, "linewidth": 0.5}
@@ -220,7 +220,7 @@ def prior_bars(
     _label_ranks(axes, num_classes)
     if class_names is not None and few:
         slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        names = [str(class_names[c]) for c in order]
+        names = [class_names[c] for c in order]
         axes.set_xticks(rank, names, **(slant if num_classes > 5 else {}))
 
 

@@ -114,6 +114,29 @@ def train(replicas, kind, estimator, epochs, jit_compile=False):
     return network.get_weights(), history
 
 
+def train_on_unequal_first_batches(replicas):
+    """Returns {kind: losses of fit and evaluate} of batches of 9, the first of which is unequal."""
+    strategy = make_strategy(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(9, 5)).astype(np.float32)
+    labels, others = rng.integers(0, 4, (2, 9)).astype(np.int32)
+    mixed = labels, others, np.full(9, 0.3, np.float32)
+    losses = {}
+    for kind in ("LADEModel", "AdaptedModel"):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
+            own_loss = kind == "LADEModel"
+            model = getattr(lade_tf, kind)(network, COUNTS)
+            loss = None if own_loss else lade_tf.losses.BalancedSoftmax(COUNTS)
+            model.compile(lade_tf.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+        data = tf.data.Dataset.from_tensor_slices((images, mixed)).batch(9)
+        trained = model.fit(data, epochs=2, verbose=0).history["loss"]
+        measured = [model.evaluate(images[:n], labels[:n], batch_size=n, verbose=0) for n in (9, 1)]
+        losses[kind] = np.array([*trained, *(values[0] for values in measured)])
+    return losses
+
+
 def compiled_ops(replicas):
     """Returns the operations of a training step that XLA compiles, and the names of the others."""
     strategy = make_strategy(replicas)

@@ -106,7 +106,9 @@ def bad_image_reason(path):
     except tf.errors.NotFoundError:
         return "no such file"
     except tf.errors.OpError as error:
-        return re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message)
+        # Of an assertion only what it says.
+        message = re.sub(r".*Summarized data: b'(.*)'", r"\1", error.message, flags=re.DOTALL)
+        return re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", message)
     return "could not be decoded, but can be now"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.data import image_decoding, resized_crop
-from lade_tf.data.file_reading import read_files
+from lade_tf.data.file_reading import explained, read_files
 from lade_tf.data.image_data import ImageData, Split
 
 
@@ -21,7 +21,7 @@ def in_memory(data):
         `ImageData` of the same images.
 
     Raises:
-        tf.errors.InvalidArgumentError: naming a file that can't be read or decoded.
+        ValueError: naming a file that can't be read or decoded, and why.
     """
     return ImageData(
         name=data.name,
@@ -47,6 +47,9 @@ def _decode(split, size):
     files = tf.data.Dataset.range(len(split.paths), output_type=tf.int32)
     images = np.empty((len(split.paths), size, size, 3), np.uint8)
     loaded = read_files(split.path_tensor, files, files, load).take(len(split.paths))
-    for file, image in loaded.as_numpy_iterator():
-        images[file] = image
+    try:
+        for file, image in loaded.as_numpy_iterator():
+            images[file] = image
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(explained(error.message) or error.message) from error
     return Split(images, split.labels)

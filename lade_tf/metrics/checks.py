@@ -39,8 +39,13 @@ def check_probabilities(probabilities):
 
 
 def check_class_indices(name, indices, num_samples=None, num_classes=None):
-    """Returns `indices` as integers [samples], inside 0..num_classes-1 where that is given."""
+    """Returns `indices` as integers [samples], inside 0..num_classes-1 where that is given.
+
+    A column [samples, 1], as Keras' data sets have it, is taken too.
+    """
     indices = np.asarray(indices)
+    if indices.ndim == 2 and indices.shape[1] == 1:
+        indices = indices[:, 0]
     if indices.ndim != 1 or indices.size == 0:
         raise ValueError(
             f"{name} must have shape [samples] with at least one sample; got shape {indices.shape}"

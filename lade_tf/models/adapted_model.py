@@ -13,7 +13,7 @@ from lade_tf.layers import PriorAdaptLayer
 from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models.export import export_saved_model
 from lade_tf.models.multi_worker import MultiWorkerModel
-from lade_tf.models.networks import check_output_shape, gives_logits
+from lade_tf.models.networks import check_gives_logits, check_output_shape
 
 SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
 
@@ -57,11 +57,8 @@ class AdaptedModel(MultiWorkerModel):
             raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
         if network.built and getattr(network, "output_shape", None):
             check_output_shape(network.output_shape, num_classes)
-        if from_logits and gives_logits(network) is False:
-            raise ValueError(
-                "network must give logits; its last layer is a softmax. Leave the softmax out, or "
-                "for a trained model use lade_tf.adapt"
-            )
+        if from_logits:
+            check_gives_logits(network)
         self.network = network
         self.class_counts = np.asarray(class_counts).tolist()
         self.zero_count = zero_count
@@ -97,7 +94,7 @@ class AdaptedModel(MultiWorkerModel):
 
         Args:
             inputs: what `predict` takes, a labelled sample unseen in training.
-            labels: its classes, integers [samples], of any label distribution.
+            labels: its classes, integers [samples] or [samples, 1], of any label distribution.
             batch_size: inputs of an array that the network is given at a time.
 
         Returns:
@@ -122,7 +119,8 @@ class AdaptedModel(MultiWorkerModel):
         Args:
             target_inputs: what `predict` takes, unlabelled, from where the model is to run.
             source_inputs: what `predict` takes, a labelled sample unseen in training.
-            source_labels: its classes, integers [source samples], in the same order.
+            source_labels: its classes, integers [source samples] or [source samples, 1], in the
+                same order.
             method: "em", "bbse" or "rlls".
             batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
@@ -136,12 +134,12 @@ class AdaptedModel(MultiWorkerModel):
         """
         check_choice(method, label_shift.METHODS, "method")
         num_classes = len(self.class_counts)
-        labels = self._check_labels("source_labels", source_inputs, source_labels)
+        source_labels = self._check_labels("source_labels", source_inputs, source_labels)
         check_integer(batch_size, "batch_size", minimum=1)
         prior = priors.uniform_prior(num_classes)
         if method == "em" and not options.get("calibrate", True):
             # Nothing moves these to the sample's own prior, which is where EM starts.
-            prior = label_shares(labels, num_classes)
+            prior = label_shares(source_labels, num_classes)
         source, target = (
             self._probabilities(inputs, prior, batch_size)
             for inputs in (source_inputs, target_inputs)
@@ -194,9 +192,19 @@ class AdaptedModel(MultiWorkerModel):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if len(label_sets(y)) > 1:
+            raise ValueError(
+                "labels of lade_tf.data.mixup are for training: evaluate on plain ones"
+            )
         outputs = self._outputs(x, training=False)
         loss, _ = self._replica_loss(x, y, outputs, sample_weight, training=False)
         return self._update_metrics(x, y, outputs, sample_weight, loss)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        # With replicas Keras builds the compiled loss on a batch; it is for one set of labels.
+        if isinstance(data_batch, tuple) and len(data_batch) > 1:
+            data_batch = data_batch[0], label_sets(data_batch[1])[0], *data_batch[2:]
+        super()._symbolic_build(iterator, data_batch)
 
     def _outputs(self, x, training):
         """Returns what the loss needs: the raw logits, in subclasses perhaps more."""
@@ -240,6 +248,7 @@ class AdaptedModel(MultiWorkerModel):
         **kwargs,
     ):
         _refuse_loss_on_probabilities(loss)
+        _refuse_metrics_on_probabilities([metrics, kwargs.get("weighted_metrics")])
         self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
@@ -275,7 +284,14 @@ class AdaptedModel(MultiWorkerModel):
             self.optimizer.build(self.trainable_variables)
 
     def export(
-        self, filepath, format="tf_saved_model", *, class_names=None, input_signature=None, **kwargs
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        *,
+        class_names=None,
+        **kwargs,
     ):
         """Exports the model for inference.
 
@@ -284,7 +300,7 @@ class AdaptedModel(MultiWorkerModel):
         formats are Keras' own and have the stored prior baked in.
         """
         if format != "tf_saved_model":
-            super().export(filepath, format=format, input_signature=input_signature, **kwargs)
+            super().export(filepath, format, verbose, input_signature, **kwargs)
             return
         if kwargs:
             raise ValueError(f"{', '.join(kwargs)} means nothing for a SavedModel export")
@@ -341,6 +357,20 @@ def _refuse_loss_on_probabilities(loss):
             raise ValueError(
                 "loss must expect logits, which is what it is given here, for example "
                 f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
+            )
+
+
+def _refuse_metrics_on_probabilities(metrics):
+    """The metrics see logits too, adapted ones; Keras' cross-entropies take probabilities."""
+    for one in keras.tree.flatten(metrics):
+        is_keras_own = isinstance(one, keras.metrics.Metric) and type(one).__module__.startswith(
+            "keras."
+        )
+        config = one.get_config() if is_keras_own else {}
+        if not config.get("from_logits", True) or (isinstance(one, str) and "crossentropy" in one):
+            raise ValueError(
+                "metrics must expect logits, which is what they are given here, for example "
+                f"keras.metrics.SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
             )
 
 

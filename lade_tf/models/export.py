@@ -8,6 +8,8 @@ import tempfile
 import keras
 import tensorflow as tf
 
+from lade_tf.checks import check_class_names
+
 CLASS_NAMES_ASSET = "class_names.json"
 TRAINING_PRIOR_ASSET = "training_prior.json"
 
@@ -25,23 +27,21 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
     Args:
         model: a built `AdaptedModel` whose network has one input.
         filepath: the folder to write, new, empty or a SavedModel's, which is replaced.
-        class_names: C names in label order, or None for "0" to "C-1".
+        class_names: C strings in label order, or None for "0" to "C-1".
         input_signature: tf.TensorSpec or keras.InputSpec of the images, alone or in a list; None
             takes that of the network's one input.
 
     Raises:
-        ValueError: for a `filepath` that holds anything else, another number of names, and without
-            `input_signature` a network whose inputs aren't known or more than one.
+        ValueError: for a `filepath` that holds anything else, names that aren't such, a network of
+            several inputs, and without `input_signature` one whose input isn't known.
     """
     # What a link points to is replaced, not the link.
     filepath = pathlib.Path(filepath).resolve()
     _check_replaceable(filepath)
     num_classes = len(model.class_counts)
-    names = range(num_classes) if class_names is None else class_names
-    if isinstance(names, str):
-        raise ValueError(f"class_names must be a list of names; got {names!r}")
-    if len(names) != num_classes:
-        raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
+    if class_names is None:
+        class_names = map(str, range(num_classes))
+    names = check_class_names(class_names, num_classes)
     training_prior = {"prior": model.training_prior.tolist(), "class_counts": model.class_counts}
     module = _ServedModel(model, _image_spec(model.network, input_signature))
     signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
@@ -49,7 +49,7 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
     # Written beside its place and moved there whole: a kill never leaves half a model.
     with tempfile.TemporaryDirectory(dir=filepath.parent, prefix="tmp-") as folder:
         module.assets = [
-            _write_asset(folder, CLASS_NAMES_ASSET, list(map(str, names))),
+            _write_asset(folder, CLASS_NAMES_ASSET, names),
             _write_asset(folder, TRAINING_PRIOR_ASSET, training_prior),
         ]
         written = pathlib.Path(folder, "saved_model")
@@ -78,6 +78,8 @@ class _ServedModel(tf.Module):
         super().__init__()
         # Keras variables aren't tf.Module's to find; unseen, they would not be saved.
         self.model_variables = [variable.value for variable in model.variables]
+        # Nor are the tables of lookup layers.
+        self.layers = [layer for layer in model._flatten_layers() if layer is not model]
         prior_spec = tf.TensorSpec(None, tf.float32, name="target_prior")
         num_classes = len(model.class_counts)
 
@@ -120,8 +122,8 @@ def _image_spec(network, input_signature):
     inputs = getattr(network, "inputs", None)
     if not inputs or len(inputs) != 1:
         raise ValueError(
-            "network must have exactly one known input to be exported without input_signature; "
-            f"got {len(inputs) if inputs else 'no known'} inputs"
+            "network must have exactly one input, and where its shape isn't known input_signature "
+            f"gives it; got {len(inputs) if inputs else 'no known'} inputs"
         )
     return tf.TensorSpec((None, *inputs[0].shape[1:]), inputs[0].dtype, name="images")
 

@@ -1,4 +1,5 @@
-"""MultiWorkerModel: makes Keras' fit and evaluate run on several machines."""
+"""MultiWorkerModel: makes Keras' fit and evaluate run on replicas with unequal shares, and on
+several machines."""
 
 import keras
 import tensorflow as tf
@@ -7,12 +8,13 @@ import tensorflow as tf
 class MultiWorkerModel(keras.Model):
     """A `keras.Model` that also trains under `tf.distribute.MultiWorkerMirroredStrategy`.
 
-    Keras 3 knows that strategy in its train function, but not in two places, which are mended here.
+    Keras 3 knows that strategy in its train function, but not in two places, which are mended here;
+    in one of them it also fails where the first batch can't be divided evenly by the replicas.
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds metrics and optimizer from this worker's part of a batch; Keras' fails there."""
-        if iterator is not None and is_multi_worker(self.distribute_strategy):
+        """Builds metrics and optimizer from one replica's part of a batch; Keras adds parts up."""
+        if iterator is not None and self._distribute_strategy is not None:
             local = self.distribute_strategy.experimental_local_results
             for _, _, batches in iterator:
                 data_batch = keras.tree.map_structure(lambda v: local(v)[0], next(batches))

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+BOUNDED = (keras.activations.sigmoid, keras.activations.tanh, keras.activations.relu)
 SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
@@ -18,6 +19,21 @@ def gives_logits(model):
     if activation is keras.activations.linear and hasattr(last, "kernel"):
         return True
     return None
+
+
+def check_gives_logits(model):
+    """Raises a ValueError for a network of which its layers tell that it gives no logits."""
+    if gives_logits(model) is False:
+        raise ValueError(
+            "network must give logits; its last layer is a softmax. Leave the softmax out, or "
+            "for a trained model use lade_tf.adapt"
+        )
+    activation = getattr(last_layer(model), "activation", None)
+    if activation in BOUNDED:
+        raise ValueError(
+            "network must give logits, of any size and sign; its last layer has the activation "
+            f"{activation.__name__}: leave it out"
+        )
 
 
 def last_layer(model):

@@ -171,3 +171,9 @@ def test_a_bmp_with_a_palette_is_refused():
             decode(encode(photograph(mode=mode), "BMP"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="BMP"):
         decode(b"BM")
+
+
+def test_the_reason_of_a_refused_bmp_is_words(tmp_path):
+    path = tmp_path / "palette.bmp"
+    path.write_bytes(encode(photograph(mode="P"), "BMP"))
+    assert bad_image_reason(str(path)) == "a BMP with a palette"

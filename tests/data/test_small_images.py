@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from lade_tf import data
@@ -63,7 +62,7 @@ def test_a_bad_file_is_named_or_left_out(folder):
     path, _ = folder
     bad = path / "train" / "a" / "0.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a/0.png"):
+    with pytest.raises(ValueError, match="a/0.png: .*nknown image file format"):
         data.load("folder", data_dir=path, image_size=32)
     loaded = data.load("folder", data_dir=path, image_size=32, on_bad_image="skip")
     assert loaded.class_counts.tolist() == [1, 1] and loaded.bad_images[0][0] == str(bad)

@@ -205,7 +205,7 @@ BAD_INPUT = {
         [0, 0],
         None,
     ),
-    "labels must have shape": (np.eye(2), [[0], [1]], None),
+    "labels must have shape": (np.eye(2), [[0, 1], [1, 0]], None),
     "labels must hold 2 samples; got 3": (np.eye(2), [0, 1, 1], None),
     "labels must be integers": (np.eye(2), [0.0, 1.0], None),
     r"labels must be in 0\.\.1; got values from 0 to 2": (np.eye(2), [0, 2], None),

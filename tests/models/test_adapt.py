@@ -87,6 +87,24 @@ def test_probabilities_are_told_in_every_form(kind):
         lade_tf.LADEModel(model, COUNTS)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
+def test_outputs_that_are_bounded_are_no_logits(activation):
+    with pytest.raises(ValueError, match=f"its last layer has the activation {activation}: leave"):
+        lade_tf.LADEModel(functional(activation), COUNTS)
+
+
+def test_a_metric_that_expects_probabilities_is_refused():
+    adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
+    name, metrics = "sparse_categorical_crossentropy", keras.metrics
+    for metric in (name, ["accuracy", name], [metrics.SparseCategoricalCrossentropy()]):
+        for argument in ("metrics", "weighted_metrics"):
+            with pytest.raises(ValueError, match="metrics must expect logits"):
+                adapted.compile("sgd", **{argument: metric})
+    right = [metrics.SparseCategoricalCrossentropy(from_logits=True), "accuracy"]
+    own = [lade_tf.metrics.NegativeLogLikelihood(from_logits=True)]
+    adapted.compile("sgd", metrics=right, weighted_metrics=own)
+
+
 def test_logits_are_told_behind_a_cast():
     cast = keras.layers.Activation("linear", dtype="float32")
     assert lade_tf.adapt(keras.Sequential([sequential(None), cast]), COUNTS).from_logits
@@ -174,12 +192,22 @@ def test_adapt_to_takes_data_sets(exact):
     np.testing.assert_allclose(found.prior, expected, atol=1e-6)
 
 
+def test_labels_may_be_a_column(exact):
+    source, labels = gaussians(0.3, 300, seed=0)
+    temperature = exact.calibrate(source, labels)
+    assert exact.calibrate(source, labels[:, None]) == pytest.approx(temperature)
+    for options in ({}, {"calibrate": False}):
+        expected = exact.adapt_to(source, source, labels, **options).prior
+        found = exact.adapt_to(source, source, labels[:, None], **options).prior
+        np.testing.assert_allclose(found, expected)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"method": "emm"}, "method must be one of"),
         ({"source_labels": [0]}, "source_labels must hold 7 samples; got 1"),
-        ({"source_labels": np.zeros([7, 1], int)}, r"source_labels must have shape \[samples\]"),
+        ({"source_labels": np.zeros([7, 2], int)}, r"source_labels must have shape \[samples\]"),
         ({"source_labels": np.full(7, 3)}, r"source_labels must be in 0\.\.2; got values from 3"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1"),
     ],
@@ -258,3 +286,5 @@ def test_labels_of_another_structure_are_refused(y):
     data = tf.data.Dataset.from_tensors((make_images(), y))
     with pytest.raises(ValueError, match=r"labels must be one tensor \[batch\], or the three"):
         adapted.fit(data, verbose=0)
+    with pytest.raises(ValueError, match=r"labels must be one tensor \[batch\], or the three"):
+        adapted.evaluate(data, verbose=0)

@@ -99,9 +99,36 @@ def test_another_number_of_names_is_refused(model, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_string_of_names_is_refused(model, tmp_path):
-    with pytest.raises(ValueError, match="class_names must be a list of names; got 'cat'"):
-        model.export(tmp_path / "new", class_names="cat")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat", "class_names must be a list of strings in label order; got 'cat'"),
+        ({2: "emu", 0: "cat", 1: "dog"}, "class_names must be a list of strings in label order"),
+        ({"emu", "cat", "dog"}, "class_names must be a list of strings in label order"),
+        ([b"cat", b"dog", b"emu"], "class_names must be strings; got .b'cat'"),
+        (["cat", None, "emu"], "class_names must be strings"),
+    ],
+)
+def test_what_are_no_names_in_label_order_is_refused(model, tmp_path, names, message):
+    with pytest.raises(ValueError, match=message):
+        model.export(tmp_path / "new", class_names=names)
+
+
+def test_names_may_be_an_array_or_a_generator(model, tmp_path):
+    for names in (np.array(["cat", "dog", "emu"]), iter(["cat", "dog", "emu"])):
+        model.export(tmp_path / "new", class_names=names)
+        written = (tmp_path / "new" / "assets" / "class_names.json").read_text()
+        assert json.loads(written) == ["cat", "dog", "emu"]
+
+
+def test_a_network_with_lookup_tables_is_exported(tmp_path):
+    codes = keras.Input((1,), dtype="int64")
+    encoded = keras.layers.IntegerLookup(vocabulary=[7, 9], output_mode="one_hot")(codes)
+    model = lade_tf.LADEModel(keras.Model(codes, keras.layers.Dense(3)(encoded)), COUNTS)
+    model.export(tmp_path / "new")
+    served = tf.saved_model.load(tmp_path / "new").signatures["serving_default"]
+    batch = tf.constant([[9], [7], [1]], tf.int64)
+    np.testing.assert_allclose(served(images=batch)["logits"], model(batch), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -140,7 +167,7 @@ def test_the_signature_may_be_a_list_as_keras_documents(model, tmp_path, signatu
 
 def test_a_network_that_is_not_built_is_refused(tmp_path):
     network = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="network must have exactly one known input"):
+    with pytest.raises(ValueError, match="network must have exactly one input.*got no known"):
         lade_tf.LADEModel(network, COUNTS).export(tmp_path / "new")
 
 
@@ -151,7 +178,7 @@ def test_a_network_of_unknown_inputs_takes_a_signature(tmp_path):
     logits = model(images)
     with pytest.raises(ValueError, match="verbos means nothing"):
         model.export(tmp_path / "new", verbos=True)
-    model.export(tmp_path / "new", input_signature=tf.TensorSpec([None, 5]))
+    model.export(tmp_path / "new", verbose=False, input_signature=tf.TensorSpec([None, 5]))
     served = tf.saved_model.load(tmp_path / "new").signatures["serving_default"]
     np.testing.assert_allclose(served(images=tf.constant(images))["logits"], logits, atol=1e-6)
 

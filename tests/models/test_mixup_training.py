@@ -51,3 +51,8 @@ def test_accuracy_is_that_of_the_first_labels():
     shown = model.fit(mixed(0.3), verbose=0).history["accuracy"][0]
     expected = (make().predict(IMAGES, verbose=0).argmax(axis=1) == LABELS).mean()
     assert shown == pytest.approx(expected)
+
+
+def test_mixed_labels_are_not_evaluated():
+    with pytest.raises(ValueError, match="are for training: evaluate on plain ones"):
+        make().evaluate(mixed(0.3), verbose=0)

@@ -52,6 +52,16 @@ def test_trained_weights_are_those_of_one_device(kind, estimator, jit_compile):
                 np.testing.assert_allclose(actual_history[name], values, **close, err_msg=name)
 
 
+@pytest.mark.slow
+def test_the_first_batch_may_be_one_that_replicas_cannot_divide_evenly():
+    expected, actual = (
+        replicas.in_a_process(replicas.train_on_unequal_first_batches, number) for number in (1, 2)
+    )
+    np.testing.assert_allclose(actual["LADEModel"], expected["LADEModel"], rtol=1e-4)
+    # Keras weights replicas alike, whatever share of the batch they have.
+    np.testing.assert_allclose(actual["AdaptedModel"], expected["AdaptedModel"], rtol=0.05)
+
+
 def test_only_collectives_and_the_optimizer_are_outside_the_compiled_parts():
     compiled, others = replicas.in_a_process(replicas.compiled_ops, 2)
     network = {"MatMul", "BiasAdd", "BiasAddGrad", "Relu", "ReluGrad"}
