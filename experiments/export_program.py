@@ -1,7 +1,7 @@
 """Writes a whole training as one portable XLA program, and brings its results back into a run.
 
     python experiments/export_program.py FLAGS OF train.py --output=FOLDER
-    python run_hlo.py FOLDER/program.hlo FOLDER/arguments.npz FOLDER/results.npz ...   # elsewhere
+    # elsewhere: run FOLDER/program.hlo, from arguments.npz on, and write FOLDER/results.npz
     python experiments/export_program.py THE SAME FLAGS --import=FOLDER --seconds=60 --device=TEXT
     python experiments/train.py THE SAME FLAGS
 

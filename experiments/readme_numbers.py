@@ -34,7 +34,7 @@ def results():
         result = runs.read_json(path)
         rows.append(_row(describe(result["config"]), path, result["metrics_shifted"]))
         if result["metrics_unadapted"] != result["metrics"]:
-            name = describe(result["config"]) + ", not adapted"
+            name = describe(result["config"], told=False)
             rows.append(_row(name, path, {"uniform": result["metrics_unadapted"]}))
     return "\n".join(rows)
 
@@ -221,12 +221,16 @@ def update(page):
     page.write_text(text)
 
 
-def describe(config):
-    """Returns the label of a run: what tells it from all others."""
+def describe(config, told=True):
+    """Returns the label of a run: what tells it from all others.
+
+    Args:
+        config: the run's configuration.
+        told: whether the model is told the label distribution: "PC", unless it is made for that.
+    """
     label = methods.METHODS[config["loss"]].label
     name = label + (f" ({config['estimator']})" if config["estimator"] else "")
-    # The row above "not adapted" is the one that the paper calls PC Softmax.
-    name = "PC Softmax" if label == "Softmax" else name
+    name = f"PC {name}" if told and config["loss"] != "lade" else name
     facts = [name, f"{config['epochs']} epochs", config["precision"], f"seed {config['seed']}"]
     unusual = [key for key, value in USUAL.items() if config.get(key, value) != value]
     facts += [f"{key} {recipes.as_text(config[key])}" for key in unusual]
