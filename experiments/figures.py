@@ -237,8 +237,8 @@ def panel_figure(draw, panels, panel_inches=(3.2, 2.6)):
     """Returns a figure with `draw(axes, *arguments)` for each {title: arguments}, one legend."""
     if not panels:
         return None
-    columns = min(len(panels), MOST_COLUMNS)
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // MOST_COLUMNS)
+    columns = -(-len(panels) // rows)  # four make a square
     # A legend as wide as three panels stands in lines below a single one.
     legend_lines = 3 if columns == 1 else 1
     height = rows * panel_inches[1] + legend_lines * LEGEND_LINE_INCHES
