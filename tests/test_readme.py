@@ -18,10 +18,11 @@ def code_blocks(language):
 def test_the_python_examples_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     exec("\n".join(blocks), names)
     np.testing.assert_allclose(names["adapted"].target_prior, [0.2, 0.3, 0.5], atol=0.07)
+    assert names["adapted"].temperature != 1
     assert (tmp_path / "saved_model" / "saved_model.pb").exists()
 
 
