@@ -1,7 +1,5 @@
 """AdaptedModel: a network, and after it the target prior of the place where it runs."""
 
-import inspect
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,6 +9,7 @@ from lade_tf.checks import check_choice, check_integer
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.metrics.checks import check_class_indices
+from lade_tf.models import expects_logits
 from lade_tf.models.export import export_saved_model
 from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.networks import check_gives_logits, check_output_shape
@@ -247,8 +246,8 @@ class AdaptedModel(MultiWorkerModel):
         jit_compile="auto",
         **kwargs,
     ):
-        _refuse_loss_on_probabilities(loss)
-        _refuse_metrics_on_probabilities([metrics, kwargs.get("weighted_metrics")])
+        expects_logits.check("loss", loss)
+        expects_logits.check("metrics", [metrics, kwargs.get("weighted_metrics")])
         self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
             jit_compile = False
@@ -348,37 +347,3 @@ def mixed(y, losses):
     (first, share), (second, _) = losses
     of_first = tf.reduce_mean(y[2])
     return of_first * first + (1 - of_first) * second, share
-
-
-def _refuse_loss_on_probabilities(loss):
-    """The compiled loss sees logits; one that expects probabilities would be silently wrong."""
-    for one in keras.tree.flatten(loss):
-        if not _expects_logits(one):
-            raise ValueError(
-                "loss must expect logits, which is what it is given here, for example "
-                f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
-            )
-
-
-def _refuse_metrics_on_probabilities(metrics):
-    """The metrics see logits too, adapted ones; Keras' cross-entropies take probabilities."""
-    for one in keras.tree.flatten(metrics):
-        is_keras_own = isinstance(one, keras.metrics.Metric) and type(one).__module__.startswith(
-            "keras."
-        )
-        config = one.get_config() if is_keras_own else {}
-        if not config.get("from_logits", True) or (isinstance(one, str) and "crossentropy" in one):
-            raise ValueError(
-                "metrics must expect logits, which is what they are given here, for example "
-                f"keras.metrics.SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
-            )
-
-
-def _expects_logits(loss):
-    """Returns whether a loss takes logits, as far as Keras' `from_logits` tells."""
-    if isinstance(loss, str):
-        return "crossentropy" not in loss
-    if isinstance(loss, keras.losses.Loss):
-        return loss.get_config().get("from_logits", True)
-    parameter = inspect.signature(loss).parameters.get("from_logits") if callable(loss) else None
-    return parameter is None or parameter.default is not False

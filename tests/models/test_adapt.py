@@ -96,7 +96,9 @@ def test_outputs_that_are_bounded_are_no_logits(activation):
 def test_a_metric_that_expects_probabilities_is_refused():
     adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
     name, metrics = "sparse_categorical_crossentropy", keras.metrics
-    for metric in (name, ["accuracy", name], [metrics.SparseCategoricalCrossentropy()]):
+    own = [lade_tf.metrics.NegativeLogLikelihood()]
+    keras_own = [metrics.SparseCategoricalCrossentropy()]
+    for metric in (name, ["accuracy", name], [getattr(metrics, name)], keras_own, own):
         for argument in ("metrics", "weighted_metrics"):
             with pytest.raises(ValueError, match="metrics must expect logits"):
                 adapted.compile("sgd", **{argument: metric})
