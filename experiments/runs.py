@@ -26,6 +26,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 
 import keras
@@ -309,6 +310,12 @@ def write_json(path, content):
     """Writes `content` in one step; the folder must exist."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_measured(path, content, start):
+    """Writes what was measured since `start`, of time.monotonic, with seconds and provenance."""
+    seconds = round(time.monotonic() - start, 1)
+    write_json(path, {**content, "seconds": seconds, **provenance()})
 
 
 def read_json(path):

@@ -9,7 +9,6 @@ and sample anew.
 """
 
 import dataclasses
-import pathlib
 import time
 
 import binary
@@ -108,10 +107,7 @@ def main():
     print(format_table(results, FLAGS.targets))
     if FLAGS.output:
         content = {"images": FLAGS.images, "draws": FLAGS.draws, "folds": 2, "results": results}
-        seconds = round(time.monotonic() - start, 1)
-        runs.write_json(
-            pathlib.Path(FLAGS.output), {**content, "seconds": seconds, **runs.provenance()}
-        )
+        runs.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":

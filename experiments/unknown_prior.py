@@ -13,7 +13,6 @@ limits it: the target's labels are drawn from the calibrated posteriors, which m
 """
 
 import contextlib
-import pathlib
 import time
 
 import binary
@@ -142,10 +141,7 @@ def main():
     if FLAGS.output:
         sizes = {target: target_size(loaded[0].saved, target) for target in FLAGS.targets}
         content = {"draws": FLAGS.draws, "folds": 2, "target_images": sizes, "results": results}
-        seconds = round(time.monotonic() - start, 1)
-        runs.write_json(
-            pathlib.Path(FLAGS.output), {**content, "seconds": seconds, **runs.provenance()}
-        )
+        runs.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":

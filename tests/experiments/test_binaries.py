@@ -10,7 +10,7 @@ import runs
 import tensorflow as tf
 from binaries import TINY, run
 
-import lade_tf  # noqa: F401  registers what best.keras is made of
+import lade_tf
 
 RUN_FILES = {
     "config.json",
