@@ -97,8 +97,7 @@ def main():
     for estimator, distance in results.items():
         print(f"{estimator:12}{distance['disentangled']:18.3f}{distance['entangled']:15.3f}")
     if flags.FLAGS.output:
-        took = {"seed": SEED, "seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(flags.FLAGS.output, {"distances": results, **took, **runs.provenance()})
+        runs.write_measured(flags.FLAGS.output, {"distances": results, "seed": SEED}, started)
 
 
 if __name__ == "__main__":

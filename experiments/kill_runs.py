@@ -102,8 +102,7 @@ def main():
                 raise ValueError(f"--epochs={FLAGS.epochs} end before a kill: give more")
     if FLAGS.output:
         result = {"survived": survived, "tried": tried, "seed": FLAGS.seed}
-        seconds = round(time.monotonic() - started, 1)
-        runs.write_json(FLAGS.output, {**result, "seconds": seconds, **runs.provenance()})
+        runs.write_measured(FLAGS.output, result, started)
     if survived < tried:
         raise ValueError(f"{tried - survived} of {tried} kills changed what the run ended with")
 

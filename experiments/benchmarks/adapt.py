@@ -86,8 +86,7 @@ def main():
     for name, value in result.items():
         print(f"{name:32}{value}")
     if flags.FLAGS.output:
-        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(flags.FLAGS.output, {**result, **took, **runs.provenance()})
+        runs.write_measured(flags.FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ def read(posteriors, weights):
 
 def main():
     binary.check_new_file(FLAGS.output)
+    started = time.monotonic()
     posteriors, target = make_posteriors(FLAGS.samples, FLAGS.classes)
     uniform = priors.uniform_prior(FLAGS.classes)
     labels = np.arange(FLAGS.classes)  # as many of every class
@@ -97,7 +98,7 @@ def main():
         f"{result['seconds_to_convergence']:.1f} s, L1 error {result['l1_error']:.4f}"
     )
     if FLAGS.output:
-        runs.write_json(pathlib.Path(FLAGS.output), {**result, **runs.provenance()})
+        runs.write_measured(FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":

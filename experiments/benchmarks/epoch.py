@@ -233,9 +233,8 @@ def main():
             "environment": ENVIRONMENT,
             "pytorch": metadata.version("torch"),
             "seed": 0,
-            "seconds": round(time.monotonic() - started, 1),
         }
-        runs.write_json(FLAGS.output, {**result, **runs.provenance()})
+        runs.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ turns; the median of the rounds' ratios is shown. `gigabytes` is the peak, logit
 import pathlib
 import resource
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -68,6 +69,7 @@ def measure(saved, rounds):
 
 def main():
     binary.check_new_file(FLAGS.output)
+    started = time.monotonic()
     results = {name: measure(make_saved(*size), FLAGS.rounds) for name, size in SIZES.items()}
     for name, result in results.items():
         samples, classes = result["shape"]
@@ -76,7 +78,7 @@ def main():
             f"{result['ratio']:.2f} × eleven softmax + argmax, peak {result['gigabytes']:.2f} GB"
         )
     if FLAGS.output:
-        runs.write_json(pathlib.Path(FLAGS.output), {"results": results, **runs.provenance()})
+        runs.write_measured(FLAGS.output, {"results": results, "seed": 0}, started)
 
 
 if __name__ == "__main__":

@@ -244,8 +244,7 @@ def main():
     print(f"training on two cores over one: {results['two_cores_over_one']}")
     print(f"memory in MiB: {results['memory_mib']}")
     if FLAGS.output:
-        took = {"seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(FLAGS.output, {**results, **took, **runs.provenance()})
+        runs.write_measured(FLAGS.output, results, started)
 
 
 if __name__ == "__main__":

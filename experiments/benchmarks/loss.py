@@ -222,9 +222,8 @@ def main():
             "copy_bytes_per_second": round(bandwidth),
             "sizes": sizes,
             "seed": 0,
-            "seconds": round(time.monotonic() - started, 1),
         }
-        runs.write_json(FLAGS.output, {**result, **runs.provenance()})
+        runs.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,7 @@ def main():
     for loss, result in results.items():
         print(f"{loss:20}{result}")
     if FLAGS.output:
-        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(FLAGS.output, {"methods": results, **took, **runs.provenance()})
+        runs.write_measured(FLAGS.output, {"methods": results, "seed": 0}, started)
 
 
 if __name__ == "__main__":

@@ -139,9 +139,9 @@ def main():
         }
         print(f"{replicas:8} replicas  {by_replicas[replicas]}")
     if flags.FLAGS.output:
-        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
-        results = {"batch_size": BATCH_SIZE, "classes": by_classes, "replicas": by_replicas}
-        runs.write_json(flags.FLAGS.output, {**results, **took, **runs.provenance()})
+        sizes = {"batch_size": BATCH_SIZE, "seed": 0}
+        results = {"classes": by_classes, "replicas": by_replicas}
+        runs.write_measured(flags.FLAGS.output, {**sizes, **results}, started)
 
 
 if __name__ == "__main__":

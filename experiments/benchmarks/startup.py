@@ -57,8 +57,7 @@ def main():
     for name, value in result.items():
         print(f"{name:48}{value}")
     if FLAGS.output:
-        took = {"seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(FLAGS.output, {**result, **took, **runs.provenance()})
+        runs.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,7 @@ def main():
     for name, value in result.items():
         print(f"{name:52}{value}")
     if FLAGS.output:
-        took = {"seed": 0, "seconds": round(time.monotonic() - started, 1)}
-        runs.write_json(FLAGS.output, {**result, **took, **runs.provenance()})
+        runs.write_measured(FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":
