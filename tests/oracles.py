@@ -41,3 +41,14 @@ def lade(logits, labels, counts, alpha, remine_lambda, estimator):
     log_prior = np.log(np.asarray(counts, np.float64) / np.sum(counts))
     regulariser, _ = lader(logits, labels, counts, remine_lambda, estimator)
     return cross_entropy(logits, labels, log_prior).mean() + alpha * regulariser
+
+
+def resampled_interval(correct, other, weights, resamples=4000):
+    """The 95 % interval of a paired bootstrap over samples, by a loop."""
+    rng = np.random.default_rng(7)
+    differences = []
+    for _ in range(resamples):
+        drawn = rng.integers(len(correct), size=len(correct))
+        first = np.average(correct[drawn], weights=weights[drawn])
+        differences.append(first - np.average(other[drawn], weights=weights[drawn]))
+    return np.percentile(differences, [2.5, 97.5])

@@ -15,7 +15,8 @@ import recipes
 import runs
 import table_formats
 from binaries import run
-from table_formats import Comparison, Exact, Figure, Row, Table
+from oracles import resampled_interval
+from table_formats import Comparison, Figure, Row, Table
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "third_party/published"
@@ -233,7 +234,9 @@ def test_pairs_share_seeds_and_precision_and_differ_by_their_accuracies(records)
         lade, softmax = posteriors(keys[1], UNIFORM, UNIFORM), posteriors(keys[2], TRAIN, TRAIN)
         difference = accuracy(lade, UNIFORM) - accuracy(softmax, UNIFORM)
         assert float(pair["difference"]) == pytest.approx(difference, rel=1e-5)
-        low, high = brute_force(lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250))
+        low, high = resampled_interval(
+            lade.argmax(1) == LABELS, softmax.argmax(1) == LABELS, np.ones(250)
+        )
         assert float(pair["low"]) == pytest.approx(100 * low, abs=1)
         assert float(pair["high"]) == pytest.approx(100 * high, abs=1)
 
@@ -277,44 +280,6 @@ def test_other_draws_of_the_subset_are_a_row_of_their_own(records, outputs):
     assert records["2", "LADE (reference)", "50"]["seeds"] == "2"  # no other subset among them
     table = outputs["markdown"].split("\n**Table 2, paired")[0]
     assert table.count("drawn anew (--data\\_seed)") + table.count("drawn anew (--data_seed)") == 1
-
-
-def brute_force(correct, other, weights, resamples=4000):
-    rng = np.random.default_rng(7)
-    differences = []
-    for _ in range(resamples):
-        drawn = rng.integers(len(correct), size=len(correct))
-        first = np.average(correct[drawn], weights=weights[drawn])
-        differences.append(first - np.average(other[drawn], weights=weights[drawn]))
-    return np.percentile(differences, [2.5, 97.5])
-
-
-def gain_bootstrap(correct, other, weights, **options):
-    return comparison.paired_bootstrap(correct.astype(float) - other, weights, **options)
-
-
-def test_the_paired_bootstrap_is_that_of_a_resampling_loop():
-    rng = np.random.default_rng(0)
-    correct, other = rng.random(400) < 0.7, rng.random(400) < 0.6
-    weights = rng.uniform(0.1, 2, 400)
-    difference, *interval = gain_bootstrap(correct, other, weights, resamples=4000)
-    expected = np.average(correct, weights=weights) - np.average(other, weights=weights)
-    assert difference == pytest.approx(expected)
-    np.testing.assert_allclose(interval, brute_force(correct, other, weights), atol=0.006)
-
-
-def test_the_paired_bootstrap_decides_clear_cases_and_profits_from_pairing():
-    rng = np.random.default_rng(0)
-    correct = rng.random(1000) < 0.5
-    difference, low, high = gain_bootstrap(correct, correct, np.ones(1000))
-    assert difference == low == high == 0
-    better = correct.copy()
-    better[np.flatnonzero(~correct)[:30]] = True  # 30 of 1000, never worse
-    difference, low, high = gain_bootstrap(better, correct, np.ones(1000))
-    assert difference == pytest.approx(0.03) and 0.015 < low < high < 0.045
-    unrelated = rng.permutation(correct)
-    _, low, high = gain_bootstrap(correct, unrelated, np.ones(1000))
-    assert low < 0 < high
 
 
 def markdown_tables(text):
@@ -491,102 +456,3 @@ def test_runs_on_other_test_images_are_not_compared(tmp_path):
     errors = run("tables.py", "--table=2", "--results=.", cwd=tmp_path, fails=True)
     assert "are compared on the same test images in the same order; their labels differ" in errors
     assert "Traceback" not in errors
-
-
-def test_the_published_tables_have_their_shapes_and_agree_where_they_overlap():
-    shapes = {number: (len(t["rows"]), len(t["columns"])) for number, t in PUBLISHED.items()}
-    assert shapes == {
-        "2": (8, 3), "3": (9, 4), "4": (15, 4), "5": (11, 1), "6": (7, 11), "8": (6, 3),
-        "9": (7, 11), "10": (5, 5), "11": (5, 5),
-    }  # fmt: skip
-    for table in PUBLISHED.values():
-        assert all(len(row["values"]) == len(table["columns"]) for row in table["rows"])
-        assert len(table["decimals"]) == len(table["columns"])
-        assert {row["mark"] for row in table["rows"] if "mark" in row} == set(table["borrowed"])
-    at = {
-        (number, row["name"], row.get("epochs")): dict(
-            zip(table["columns"], row["values"], strict=True)
-        )
-        for number, table in PUBLISHED.items()
-        for row in table["rows"]
-    }
-    for name in ("Causal Norm", "Balanced Softmax", "Softmax", "PC Softmax", "LADE"):
-        imagenet = at["4", name, 180]["all"]
-        assert imagenet == at["6", name, None]["uniform"] == at["11", name, None]["accuracy %"]
-        assert at["9", name, None]["uniform"] == at["10", name, None]["accuracy %"]
-        if name != "Causal Norm":  # table 2 borrows it
-            assert at["2", name, None]["50"] == at["9", name, None]["uniform"]
-    assert at["8", "CIFAR-100-LT (IB 100)", None]["LADE"] == at["2", "LADE", None]["100"] == 45.4
-    assert at["8", "Places-LT", None]["LADE"] == at["3", "LADE", None]["all"] == 38.8
-    assert at["8", "iNaturalist 2018", None]["LADE"] == at["5", "LADE", None]["all"] == 70.0
-    assert at["6", "PC Balanced Softmax", None]["backward 50"] == 49.0
-    assert at["11", "Causal Norm", None]["classwise ECE"] == 0.000461
-
-
-def test_the_published_figures_are_those_of_the_paper(shared_data):
-    text = (shared_data / "paper" / "lade_cvpr2021.txt").read_text()
-    for number, table in PUBLISHED.items():
-        printed = text.split(f"\nTable {number}: ")[1].lstrip().split("\n\n")[1]
-        figures = [line.split("\t")[1:] for line in printed.splitlines() if "\t" in line]
-        figures = [[float(cell) for cell in row] for row in figures if _are_numbers(row)]
-        assert figures[-len(table["rows"]) :] == [row["values"] for row in table["rows"]]
-
-
-def _are_numbers(cells):
-    return all(re.fullmatch(r"[\d.]+", cell) for cell in cells)
-
-
-def test_table_1_counts_the_training_sets(tmp_path):
-    folder = tmp_path / "Places_LT_v2"
-    folder.mkdir()
-    for split in ("train", "val", "test"):
-        lines = [
-            f"data_256/a/{name}/{split}{i}.jpg {c}" for c, (name, n) in CLASSES for i in range(n)
-        ]
-        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines))
-    rows = {row.name: row.values for row in paper_tables.training_sets(tmp_path).rows}
-    for ratio, images in ((10, 19573), (50, 12608), (100, 10847)):
-        assert rows[f"CIFAR-100-LT (IB {ratio})"] == (100, images, ratio)
-    assert rows["Places-LT"] == (3, 13, 3.5)
-    assert rows["ImageNet-LT"] == (1000, 115846, None)
-    assert rows["iNaturalist 2018"] == (8142, 437513, None)
-    notes = paper_tables.training_sets(tmp_path).notes
-    assert len(notes) == 3 and "ImageNet_LT_train.txt does not exist" in notes[1]
-    assert len(paper_tables.training_sets().notes) == 4
-    row = next(row for row in paper_tables.training_sets().rows if row.name == "ImageNet-LT")
-    assert row.lines()[1] == ["", "ours", "1,000", "115,846", ""]
-
-
-CLASSES = list(enumerate((("barn", 7), ("attic", 4), ("cliff", 2))))
-
-
-def test_table_1_counts_the_real_places_lists(shared_data):
-    rows = {row.name: row for row in paper_tables.training_sets(shared_data / "data/splits").rows}
-    assert rows["Places-LT"].values == rows["Places-LT"].published == (365, 62500, 996)
-
-
-def test_the_recipes_have_the_published_settings():
-    rows = paper_tables.lade_settings().rows
-    assert len(rows) == 6
-    assert all(row.values == row.published for row in rows)
-    assert rows[2].lines()[1] == ["", "ours", "0.01", "0.1", "256"]
-
-
-def test_exact_numbers_are_shown_in_full_and_unknown_ones_left_blank():
-    row = Exact("a", (0.005, 50000), (0.01, None))
-    assert row.lines() == [["a", "paper", "0.005", "50,000"], ["", "ours", "0.01", ""]]
-    (first, second) = row.records(("x", "y"))
-    assert first[3:6] == ["x", 0.005, 0.01] and first[8] == pytest.approx(0.005)
-    assert second[3:6] == ["y", 50000, None] and second[8] is None
-
-
-def test_the_published_settings_are_those_of_the_paper(shared_data):
-    text = (shared_data / "paper" / "lade_cvpr2021.txt").read_text()
-    lines = [line.split("\t") for line in text.split("\nTable 7: ")[1].splitlines()[3:9]]
-    printed = [[float(cell) for cell in line[1:]] for line in lines]
-    assert printed == [row["values"] for row in SETTINGS["7"]["rows"]]
-    assert "\nCIFAR-100-LT\t100\t50K\t{10, 50, 100}\n" in text
-    for row in SETTINGS["1"]["rows"][3:]:
-        classes, images, ratio = row["values"]
-        shown = f"{classes // 1000}K" if classes >= 1000 else str(classes)
-        assert f"\n{row['name']}\t{shown}\t{images / 1000:g}K\t{ratio}\n" in text
