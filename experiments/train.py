@@ -51,7 +51,12 @@ flags.DEFINE_bool("overwrite", False, "Delete what the run folder holds and star
 flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
 flags.DEFINE_integer("data_seed", 0, "Seed of the draw of the long-tailed subset.")
-flags.DEFINE_enum("precision", "float32", list(methods.POLICIES), "Compute precision.")
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    list(methods.POLICIES),
+    "Compute precision; the halves are for GPUs, and bfloat16 for CPUs with AVX-512 or AMX.",
+)
 flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "Devices to train on.")
 flags.DEFINE_integer("replicas", None, "How many devices; default all GPUs.", lower_bound=1)
 flags.DEFINE_enum(
