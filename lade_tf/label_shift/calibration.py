@@ -105,7 +105,8 @@ def fit_temperature(logits, labels, source_prior=None):
 
     The likelihood is that of the posteriors softmax(logits / T − log source_prior + log shares) at
     the sample's own label distribution, so that this may be any, and classes may be missing (Guo
-    et al., ICML 2017, with equation 4 of the LADE paper). One number doesn't need many samples.
+    et al., ICML 2017, with equation 4 of the LADE paper). A few hundred samples do, of which the
+    classifier gets a dozen wrong: its errors are what tells how sure it may be.
 
     Args:
         logits: Raw logits [samples, classes], unseen in training.
@@ -113,11 +114,12 @@ def fit_temperature(logits, labels, source_prior=None):
         source_prior: [classes] the prior that the logits carry, or None if they are disentangled.
 
     Returns:
-        The temperature T, a float in [0.01, 100], for `lade_tf.PriorAdaptLayer`.
+        The temperature T, a float between 0.01 and 100, for `lade_tf.PriorAdaptLayer`.
 
     Raises:
         ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range
-            or all the same.
+            or all the same; no temperature is the best, as the logits make no error on the sample
+            or tell nothing about it.
     """
     logits = np.asarray(logits)
     if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
@@ -142,9 +144,12 @@ def fit_temperature(logits, labels, source_prior=None):
 
     lowest, highest = 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE
     if slope_gradient(lowest) >= 0:
-        return highest
+        raise ValueError("logits must tell something about the labels; no better than chance here")
     if slope_gradient(highest) <= 0:
-        return lowest
+        raise ValueError(
+            "logits must be wrong about some of the labels for a temperature to be fitted; they "
+            f"tell all {num_samples:,} without an error: give more samples, unseen in training"
+        )
     return 1 / scipy.optimize.brentq(slope_gradient, lowest, highest, rtol=1e-9)
 
 

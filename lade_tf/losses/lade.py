@@ -26,7 +26,8 @@ class LADE(keras.losses.Loss):
 
     Args:
         class_counts: [classes] training samples per class.
-        alpha: α ≥ 0, the weight of LADER; 0 is Balanced Softmax.
+        alpha: α ≥ 0, the weight of LADER; 0 is Balanced Softmax (whose mean, as Keras' own, isn't
+            divided by the sum of sample weights).
         remine_lambda: λ ≥ 0, the weight of T² inside LADER.
         estimator: "paper" (the equations) or "reference" (the authors' released code).
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.

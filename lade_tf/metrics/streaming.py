@@ -238,6 +238,8 @@ class PredictedClassMetric(StreamingMetric):
 class PerClassAccuracy(PredictedClassMetric):
     """Streaming `per_class_accuracy`: [classes], NaN for a class without a test sample.
 
+    It is a vector, which `keras.callbacks.TensorBoard` can't write: it is for `evaluate`.
+
     Args, Raises: As `PredictedClassMetric`.
     """
 

@@ -4,6 +4,8 @@ import inspect
 
 import keras
 
+from lade_tf.metrics.streaming import PredictedClassMetric
+
 
 def check(name, given):
     """Raises a ValueError for a loss or metric, or any in a structure, that expects probabilities.
@@ -24,7 +26,9 @@ def check(name, given):
 def _expects_logits(one):
     """Returns whether a loss or metric takes logits, as far as Keras' `from_logits` tells."""
     if isinstance(one, str):
-        return "crossentropy" not in one
+        return "crossentropy" not in one.lower()
+    if isinstance(one, PredictedClassMetric):
+        return True  # it takes both
     if isinstance(one, keras.losses.Loss | keras.metrics.Metric):
         return one.get_config().get("from_logits", True)
     parameter = inspect.signature(one).parameters.get("from_logits") if callable(one) else None

@@ -33,8 +33,13 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
 
     Raises:
         ValueError: for a `filepath` that holds anything else, names that aren't such, a network of
-            several inputs, and without `input_signature` one whose input isn't known.
+            several inputs, without `input_signature` one whose input isn't known, and for an
+            address such as gs://...
     """
+    if "://" in str(filepath):
+        raise ValueError(
+            f"filepath must be a local folder; got {filepath}: export there and copy it"
+        )
     # What a link points to is replaced, not the link.
     filepath = pathlib.Path(filepath).resolve()
     _check_replaceable(filepath)

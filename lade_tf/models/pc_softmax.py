@@ -1,6 +1,6 @@
 """PC Softmax: a trained Keras classifier becomes one whose target prior can be set."""
 
-from lade_tf import priors
+from lade_tf import losses, priors
 from lade_tf.models.adapted_model import AdaptedModel
 from lade_tf.models.networks import gives_logits, last_layer
 
@@ -24,9 +24,11 @@ def adapt(model, class_counts, from_logits=None, zero_count="error"):
         An `AdaptedModel` with a uniform target prior.
 
     Raises:
-        ValueError: for bad counts, another number of classes, or where `from_logits` can't be
-            found out.
+        ValueError: for bad counts, another number of classes, where `from_logits` can't be found
+            out, and for a model that has a target prior already or is compiled with a loss of
+            `lade_tf` that leaves its logits another prior than that of training.
     """
+    _check_carries_training_prior(model)
     if from_logits is None:
         from_logits = gives_logits(model)
     if from_logits is None:
@@ -37,4 +39,23 @@ def adapt(model, class_counts, from_logits=None, zero_count="error"):
     prior = priors.class_prior(class_counts, zero_count)
     return AdaptedModel(
         model, class_counts, source_prior=prior, from_logits=from_logits, zero_count=zero_count
+    )
+
+
+def _check_carries_training_prior(model):
+    """Raises a ValueError where the training prior would be taken out a second time."""
+    if isinstance(model, AdaptedModel):
+        raise ValueError(
+            "model must be a plain Keras classifier; the target prior of this "
+            f"{type(model).__name__} can be set as it is"
+        )
+    loss, source_prior = getattr(model, "loss", None), ""
+    if isinstance(loss, losses.LogitAdjustment) and loss.tau:
+        source_prior = ", source_prior=model.loss.source_prior"
+    elif not isinstance(loss, losses.LADE | losses.BalancedSoftmax | losses.ClassBalancedFocal):
+        return
+    raise ValueError(
+        "model must carry the training prior, as ordinary cross-entropy leaves it; this one is "
+        f"compiled with {type(loss).__name__}, which takes it out: "
+        f"lade_tf.AdaptedModel(model, class_counts{source_prior}) is right for it"
     )

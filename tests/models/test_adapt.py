@@ -96,15 +96,56 @@ def test_outputs_that_are_bounded_are_no_logits(activation):
 def test_a_metric_that_expects_probabilities_is_refused():
     adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
     name, metrics = "sparse_categorical_crossentropy", keras.metrics
+    of_class = "SparseCategoricalCrossentropy"
     own = [lade_tf.metrics.NegativeLogLikelihood()]
     keras_own = [metrics.SparseCategoricalCrossentropy()]
-    for metric in (name, ["accuracy", name], [getattr(metrics, name)], keras_own, own):
+    for metric in (name, of_class, ["accuracy", name], [getattr(metrics, name)], keras_own, own):
         for argument in ("metrics", "weighted_metrics"):
             with pytest.raises(ValueError, match="metrics must expect logits"):
                 adapted.compile("sgd", **{argument: metric})
     right = [metrics.SparseCategoricalCrossentropy(from_logits=True), "accuracy"]
     own = [lade_tf.metrics.NegativeLogLikelihood(from_logits=True)]
     adapted.compile("sgd", metrics=right, weighted_metrics=own)
+
+
+def test_metrics_of_the_predicted_class_take_the_logits_of_a_model():
+    model = lade_tf.LADEModel(sequential(None), COUNTS)
+    own = [lade_tf.metrics.ShotAccuracy(COUNTS), lade_tf.metrics.MacroF1(3)]
+    model.compile("sgd", metrics=[*own, lade_tf.metrics.PerClassAccuracy(3), "accuracy"])
+    images, labels = make_images(), np.array([0, 1, 2, 0, 1, 2, 0])
+    logs = model.evaluate(images, labels, verbose=0, return_dict=True)
+    hits = model.predict(images, verbose=0).argmax(1) == labels
+    expected = [hits[labels == c].mean() for c in range(3)]
+    np.testing.assert_allclose(logs["per_class_accuracy"], expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("LADE", r"compiled with LADE, which takes it out: .*AdaptedModel\(model, class_counts\)"),
+        ("BalancedSoftmax", "compiled with BalancedSoftmax"),
+        ("ClassBalancedFocal", "compiled with ClassBalancedFocal"),
+        ("LogitAdjustment", r"class_counts, source_prior=model.loss.source_prior\) is right"),
+    ],
+)
+def test_a_network_whose_loss_took_the_prior_out_is_refused(loss, message):
+    network = sequential(None)
+    network.compile("sgd", getattr(lade_tf.losses, loss)(COUNTS))
+    with pytest.raises(ValueError, match=message):
+        lade_tf.adapt(network, COUNTS)
+
+
+def test_a_network_whose_loss_leaves_the_training_prior_is_taken():
+    network = sequential(None)
+    losses = lade_tf.losses
+    for loss in (losses.Focal(), losses.LDAM(COUNTS), losses.LogitAdjustment(COUNTS, tau=0)):
+        network.compile("sgd", loss)
+        np.testing.assert_allclose(lade_tf.adapt(network, COUNTS).prior_adapt.source_prior, SOURCE)
+
+
+def test_a_model_that_has_a_target_prior_is_not_adapted_again():
+    with pytest.raises(ValueError, match="the target prior of this AdaptedModel can be set as it"):
+        lade_tf.adapt(lade_tf.adapt(sequential(None), COUNTS), COUNTS)
 
 
 def test_logits_are_told_behind_a_cast():
@@ -115,7 +156,8 @@ def test_logits_are_told_behind_a_cast():
 def test_a_loss_that_expects_probabilities_is_refused():
     adapted = lade_tf.adapt(sequential("softmax"), COUNTS)
     name, losses = "sparse_categorical_crossentropy", keras.losses
-    for loss in (name, [name], getattr(losses, name), losses.SparseCategoricalCrossentropy()):
+    of_class = "SparseCategoricalCrossentropy"
+    for loss in (name, of_class, [name], getattr(losses, name), getattr(losses, of_class)()):
         with pytest.raises(ValueError, match="loss must expect logits"):
             adapted.compile("sgd", loss)
 

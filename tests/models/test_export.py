@@ -183,6 +183,13 @@ def test_a_network_of_unknown_inputs_takes_a_signature(tmp_path):
     np.testing.assert_allclose(served(images=tf.constant(images))["logits"], logits, atol=1e-6)
 
 
+def test_an_address_is_no_folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="filepath must be a local folder; got gs://bucket/model"):
+        model.export("gs://bucket/model")
+    assert not any(tmp_path.iterdir())
+
+
 def test_exporting_again_replaces_the_whole_folder(model, tmp_path):
     for names in (["ant", "bee", "cat"], ["x", "y", "z"]):
         model.export(tmp_path / "new", class_names=names)
