@@ -17,6 +17,7 @@ import binary
 import classifiers
 import comparison
 import evaluation
+import recipes
 import runs
 from absl import flags
 
@@ -56,9 +57,37 @@ def load_logits():
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
     model = classifiers.load(FLAGS.run, FLAGS.model)
-    seed = FLAGS.data_seed or 0
-    data = lade_tf.data.load(FLAGS.dataset, data_seed=seed, data_dir=FLAGS.data_dir)
+    seed, size = FLAGS.data_seed or 0, None
+    if FLAGS.dataset in recipes.LARGE:
+        size = model.image_shape[0]
+    data = lade_tf.data.load(
+        FLAGS.dataset, data_seed=seed, data_dir=FLAGS.data_dir, image_size=size
+    )
+    check_fits(model, data)
     return runs.SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)
+
+
+def check_fits(model, data):
+    """Refuses images and classes that aren't what the model was trained for."""
+    shape, expected = tuple(data.image_shape), tuple(model.image_shape)
+    fits = len(shape) == len(expected) and all(
+        side in (None, own) for own, side in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"--model={FLAGS.model} takes images of shape {list(expected)}; those of "
+            f"--dataset={FLAGS.dataset} have {list(shape)}"
+        )
+    names = model.class_names
+    unnamed = names is None or names == [str(c) for c in range(len(names))]
+    if unnamed or len(names) != data.num_classes:  # the number is compared for every model
+        return
+    for number, (own, other) in enumerate(zip(names, data.class_names, strict=True)):
+        if own != other:
+            raise ValueError(
+                f"--model={FLAGS.model} must have the classes of --dataset={FLAGS.dataset} in the "
+                f"same order; class {number} is {own!r} there and {other!r} here"
+            )
 
 
 def check_flags():

@@ -16,7 +16,7 @@ The result's `hardware` is the machine that does this; `trained_on` has the --de
     results.npz      to be written there: arr_0, arr_1, …: the results of the last call, in order
 
 The first `carry` results of a call are the first `carry` arguments of the next; `calls` make the
-run. With --run_dir the program starts from that run's last checkpoint.
+run. The program starts from the last checkpoint of the run folder, --run_dir or train.py's default.
 """
 
 import pathlib
@@ -133,7 +133,7 @@ def import_results(folder, config, data, run, model, program, seconds, device):
     if (found.epoch, found.step) != (first, 0):
         raise ValueError(
             f"the program starts after epoch {first}; the last checkpoint in {run.path} is of "
-            f"epoch {found.epoch}, step {found.step}"
+            f"epoch {found.epoch}, step {found.step}: give another --run_dir"
         )
     program.assign(values)
     share = seconds / (done - first)
@@ -165,6 +165,8 @@ def main():
         raise ValueError("give either --output or --import")
     if source and (FLAGS.seconds is None or not FLAGS.device):
         raise ValueError("--import needs --seconds and --device: how long it took, and on what")
+    if FLAGS.overwrite:
+        raise ValueError("--overwrite means nothing here: give another --run_dir")
     binary.check_new_file(FLAGS.output)
     config = train.resolve_config()
     data = train.load_data(config)
@@ -175,21 +177,19 @@ def main():
         )
     model = methods.build_trainee(config, data).model
     program = device_loop.EpochProgram(config, data, model)
+    run = runs.RunFolder(FLAGS.run_dir or train.default_run_dir(config))
     if source:
-        run = runs.RunFolder(FLAGS.run_dir or train.default_run_dir(config))
         done = import_results(
             pathlib.Path(source), config, data, run, model, program, FLAGS.seconds, FLAGS.device
         )
         print(f"{run.path}: {done} epochs done. train.py with the same flags goes on from there")
         return
-    progress = checkpoints.Progress()
-    if FLAGS.run_dir:
-        runs.RunFolder(FLAGS.run_dir).check(config)
-        progress = checkpoints.restore(runs.RunFolder(FLAGS.run_dir), model)
+    run.check(config)
+    progress = checkpoints.restore(run, model)
     if progress.step:
-        raise ValueError(
-            f"--run_dir={FLAGS.run_dir} stopped inside an epoch: end that with train.py"
-        )
+        raise ValueError(f"{run.path} stopped inside an epoch: end that with train.py")
+    if progress.epoch == methods.num_epochs(config):
+        raise ValueError(f"{run.path} has no epoch left to train: give another --run_dir")
     folder = pathlib.Path(FLAGS.output)
     manifest = export(folder, config, program, progress.epoch, FLAGS.epochs_per_call, data)
     paths = " ".join(str(folder / name) for name in (PROGRAM, ARGUMENTS, RESULTS))

@@ -115,10 +115,13 @@ def unknown_prior():
     """Accuracy in % with a known, an estimated and no prior, and the estimate's L1 error."""
     content = runs.read_json(RESULTS / "unknown_prior.json")
     results, rows = content["results"], []
+    # Of all runs: an estimator that was singular in all of one's draws has a row there too.
+    names = dict.fromkeys(
+        name for by_target in results.values() for scores in by_target.values() for name in scores
+    )
     heads = [f"{name}, {size:,} images" for name, size in content["target_images"].items()]
     for run, by_target in results.items():
         rows += ["", f"| {run} | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-        names = {name: None for scores in by_target.values() for name in scores}
         for name in names:
             cells = [_told(scores.get(name)) for scores in by_target.values()]
             rows.append(f"| {name} | {' | '.join(cells)} |")

@@ -169,6 +169,13 @@ def resolve(dataset, loss, overrides):
         raise ValueError(
             f"{origin}--schedule=cosine, which ends at 0: it needs at least 2 --epochs; got 1"
         )
+    if overrides.get("schedule") == "step" and not config["milestones"] and config["epochs"] > 1:
+        raise ValueError(
+            f"--schedule=step drops the learning rate at milestones, and the recipe of {dataset} "
+            "has none: it would stay what it is to the end. Leave the flag out: it is cosine"
+        )
+    if overrides.get("freeze_backbone") and overrides.get("backbone_learning_rate") is not None:
+        raise ValueError("--backbone_learning_rate means nothing with --freeze_backbone")
     return config
 
 

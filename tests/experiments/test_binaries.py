@@ -148,6 +148,21 @@ def test_evaluate_measures_saved_models(lade_run, tmp_path, model):
     assert measured["backward:10"]["nll"] > measured["uniform"]["nll"]
 
 
+def test_evaluate_refuses_other_classes_and_other_images(lade_run, tmp_path):
+    model = keras.saving.load_model(lade_run / "best.keras", compile=False)
+    model.export(tmp_path / "named", class_names=list("abcdefghij"))
+    flags = ("--model=named", "--dataset=digits_lt")
+    errors = run("evaluate.py", *flags, cwd=tmp_path, fails=True)
+    assert "class 0 is 'a' there and '0' here" in errors
+    for path in (tmp_path / split / name for split in ("train", "test") for name in "abcdefghij"):
+        path.mkdir(parents=True)
+        pixels = np.full((8, 8, 3), 9, np.uint8)
+        tf.io.write_file(str(path / "image.png"), tf.io.encode_png(pixels))
+    flags = ("--model=named", "--dataset=folder", "--data_dir=.")
+    errors = run("evaluate.py", *flags, cwd=tmp_path, fails=True)
+    assert "takes images of shape [8, 8, 1]; those of --dataset=folder have [8, 8, 3]" in errors
+
+
 def test_export_sets_the_target_prior_and_overwrites_nothing(lade_run, tmp_path):
     (tmp_path / "prior.json").write_text(json.dumps({"prior": [0.55] + [0.05] * 9}))
     flags = (f"--run={lade_run}", "--output=served", "--target_prior=prior.json")

@@ -38,6 +38,10 @@ def test_a_folder_is_learnt_validated_and_exported(images, tmp_path):
     run("train.py", *FLAGS, *SMALL, "--epochs=4", "--export", cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metrics"]["accuracy"] > 0.6 and "bad_images" not in result
+    exported = ("--model=run/saved_model", *FLAGS[:2], "--target_prior=uniform")
+    run("evaluate.py", *exported, "--output=again.json", cwd=tmp_path)
+    again = json.loads((tmp_path / "again.json").read_text())["metrics"]["uniform"]
+    assert again["nll"] == pytest.approx(result["metrics"]["nll"], rel=1e-4)
     with open(tmp_path / "run" / "history.csv") as file:
         header, *rows = (line.strip().split(",") for line in file)
     scores = [float(row[header.index("val_accuracy")]) for row in rows]

@@ -240,6 +240,15 @@ def test_a_second_stage_may_follow_one_epoch_of_softmax():
         recipes.resolve("imagenet_lt", "lade", {"epochs": 1})
 
 
+def test_flags_that_would_do_nothing_are_refused():
+    with pytest.raises(ValueError, match="the recipe of folder has none"):
+        recipes.resolve("folder", "lade", {"schedule": "step"})
+    assert recipes.resolve("places_lt", "lade", {"schedule": "step"})["milestones"] == [10, 20, 30]
+    both = {"freeze_backbone": True, "backbone_learning_rate": 0.01}
+    with pytest.raises(ValueError, match="--backbone_learning_rate means nothing with --freeze"):
+        recipes.resolve("folder", "lade", both)
+
+
 def name_of(dataset, loss, **overrides):
     usual = {"seed": 0, "data_seed": 0, "precision": "float32"}
     return recipes.run_name(recipes.resolve(dataset, loss, {**usual, **overrides}))
