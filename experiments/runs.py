@@ -148,7 +148,32 @@ class RunFolder:
                 f"--overwrite: {self.path} isn't a run folder ({', '.join(foreign[:3]) or 'empty'})"
                 ", it is left as it is"
             )
-        shutil.rmtree(self.path)
+        with self.alone():
+            shutil.rmtree(self.path)
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Keeps other processes from writing into the folder, which is made if there is none.
+
+        Raises:
+            ValueError: another process is inside.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = os.open(self.path, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                import fcntl  # late: Windows has none, and can't open a folder either
+
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process is training in {self.path}: wait for it or end it, or give "
+                    "another --run_dir"
+                ) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""

@@ -10,6 +10,7 @@ Deviations from the authors' code: the long-tailed subset is drawn from --data_s
 of the data and its augmentation from (--seed, epoch) alone.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -288,12 +289,13 @@ def carry_out(config, run, provenance, strategy):
     is_chief = strategies.is_chief(strategy)
     if FLAGS.overwrite and is_chief:
         run.delete()
-    if is_chief:
-        run.claim(config, data)
-    strategies.wait_for_all(strategy)
-    train(config, data, run, trainee.model, strategy)
-    result = finish(config, data, run, trainee, provenance) if is_chief else None
-    strategies.wait_for_all(strategy)
+    with run.alone() if is_chief else contextlib.nullcontext():
+        if is_chief:
+            run.claim(config, data)
+        strategies.wait_for_all(strategy)
+        train(config, data, run, trainee.model, strategy)
+        result = finish(config, data, run, trainee, provenance) if is_chief else None
+        strategies.wait_for_all(strategy)
     return result
 
 

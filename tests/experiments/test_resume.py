@@ -163,3 +163,16 @@ def test_kills_at_random_moments_are_survived(tmp_path):
     output = run("kill_runs.py", "--kills=10", "--output=kills.json", cwd=tmp_path)
     assert "survived / tried: 10 / 10" in output
     assert json.loads((tmp_path / "kills.json").read_text())["survived"] == 10
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    folder = runs.RunFolder(tmp_path / "run")
+    with folder.alone():
+        errors = run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path, fails=True)
+        assert "another process is training in run: wait for it or end it" in errors
+        (folder.path / "config.json").write_text("{}")
+        with pytest.raises(ValueError, match="another process is training"):
+            folder.delete()
+        assert folder.file("config.json").exists()
+    folder.delete()
+    assert not folder.path.exists()
