@@ -1,6 +1,6 @@
 """How every binary here starts and how it says what is wrong.
 
-Imported first: TensorFlow reads these settings when it is imported.
+Imported first: TensorFlow reads its log level when it is imported.
 """
 
 import os
@@ -9,9 +9,6 @@ import re
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow leaves oneDNN off on CPUs without AVX-512 VNNI or its like, where training takes twice
-# as long without it as with it.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import tensorflow as tf
 from absl import app, flags, logging
