@@ -38,9 +38,7 @@ def assert_same(folder, expected):
     np.testing.assert_allclose(losses(folder), losses(expected), rtol=1e-5)
     actual, expected = weights(folder), weights(expected)
     for name, array in expected.items():
-        # Of all entries together: rounding may turn a ReLU on or off, which a few of them show.
-        error = np.sqrt(np.mean((actual[name] - array) ** 2.0))
-        assert error <= 1e-4 * np.sqrt(np.mean(array**2.0)) + 1e-6, name
+        np.testing.assert_allclose(actual[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_two_replicas_train_the_same_run(one_device, tmp_path):
