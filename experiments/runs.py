@@ -9,7 +9,7 @@
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
-    result.json             metrics, config, command, versions, hardware, seconds, commit
+    result.json             metrics, config, command, environment, versions, hardware, seconds, commit
 
 Every file but the TensorBoard logs is replaced in one step: a kill leaves the old or the new one.
 """
@@ -50,6 +50,8 @@ RUN_FILES = {
     "result.json",
     "saved_model",
 }
+# Environment variables that change the last bits of what is measured, or its speed.
+NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,7 +371,7 @@ def load_model(path):
 
 
 def provenance():
-    """Returns how a result came about: command, versions, hardware and git commit."""
+    """Returns how a result came about: command, environment, versions, hardware and git commit."""
     packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
     gpus = [
         tf.config.experimental.get_device_details(device).get("device_name", device.name)
@@ -377,6 +379,7 @@ def provenance():
     ]
     return {
         "command": shlex.join(["python", *sys.argv]),
+        "environment": {name: os.environ[name] for name in NUMERICAL if name in os.environ},
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},

@@ -43,6 +43,14 @@ def test_a_run_folder_holds_everything(lade_run):
     assert result["config"]["dataset"] == "digits_lt" and result["config"]["estimator"] == "paper"
 
 
+def test_a_result_names_the_variables_that_change_its_numbers(monkeypatch):
+    for name in runs.NUMERICAL:
+        monkeypatch.delenv(name, raising=False)
+    assert runs.provenance()["environment"] == {}
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    assert runs.provenance()["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "1"}
+
+
 def test_the_saved_logits_are_those_of_the_saved_model(lade_run):
     saved = runs.SavedLogits.load(lade_run / "test_logits.npz")
     data = lade_tf.data.load("digits_lt", 20)
