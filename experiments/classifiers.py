@@ -76,11 +76,13 @@ def _of_export(path):
         raise ValueError(f"--model={path} isn't a SavedModel that lade_tf exported")
     serve = tf.saved_model.load(path).signatures["serve_with_prior"]
     counts = runs.read_json(training_prior)["class_counts"]
+    names = json.loads((assets / export.CLASS_NAMES_ASSET).read_text())
     uniform = tf.fill([len(counts)], 1 / len(counts))
     return Classifier(
         lambda images: serve(images=images, target_prior=uniform)["logits"],
         None,
         counts,
-        json.loads((assets / export.CLASS_NAMES_ASSET).read_text()),
+        # An export that was given no names has the classes' numbers there.
+        None if names == [str(c) for c in range(len(names))] else names,
         tuple(serve.structured_input_signature[1]["images"].shape[1:]),
     )

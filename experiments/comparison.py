@@ -139,8 +139,7 @@ def compare(saved, other, names, test_name=None, reading="notebook"):
     gains, weights = [], []
     for name in names:
         told, test = (
-            evaluation.resolve_prior(text, saved.counts, evaluation.per_class(saved), reading)
-            for text in (name, test_name or name)
+            evaluation.prior_for(saved, text, reading) for text in (name, test_name or name)
         )
         gains.append(correct(saved, told).astype(np.float64) - correct(other, told))
         weights.append(evaluation.class_weights(saved.labels, test))

@@ -135,7 +135,7 @@ def main():
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in dataclasses.asdict(result).items()
     }
-    told = {"class_names": class_names, "method": FLAGS.method, **runs.provenance()}
+    told = {"class_names": model.class_names, "method": FLAGS.method, **runs.provenance()}
     runs.write_json(pathlib.Path(FLAGS.output), {**content, **told})
     report(result, training_prior, class_names)
     print(f"\n{FLAGS.output} is written: evaluate.py --target_prior={FLAGS.output} uses it")

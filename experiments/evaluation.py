@@ -76,7 +76,7 @@ def _number(text):
         return text
 
 
-def resolve_prior(name, class_counts, per_class, reading="notebook"):
+def resolve_prior(name, class_counts, per_class, reading="notebook", class_names=None):
     """Returns the prior that a flag names, [C].
 
     Args:
@@ -86,6 +86,7 @@ def resolve_prior(name, class_counts, per_class, reading="notebook"):
         class_counts: [C] training counts.
         per_class: test images per class; the shifted sets are made of whole images.
         reading: of section 4.3's formula, "notebook" or "paper" (`priors.shifted_counts`).
+        class_names: [C], for a file that names its classes.
 
     Raises:
         ValueError: if `name` names no prior, or a ratio that leaves a class without an image.
@@ -98,7 +99,7 @@ def resolve_prior(name, class_counts, per_class, reading="notebook"):
         # Only a model that was built with zero_count="smooth" has a count of 0.
         return priors.class_prior(class_counts, "error" if np.all(class_counts) else "smooth")
     if name.endswith(".json"):
-        return priors.load_prior(name, num_classes)
+        return priors.load_prior(name, num_classes, class_names)
     kind, value, *seed = name.split(":")
     if kind == "dirichlet":
         return np.random.default_rng(int(seed[0])).dirichlet(np.full(num_classes, float(value)))
@@ -109,6 +110,11 @@ def resolve_prior(name, class_counts, per_class, reading="notebook"):
             f"ratio can be {per_class} at most"
         )
     return counts / counts.sum()
+
+
+def prior_for(saved, name, reading="notebook"):
+    """Returns the prior, [C], that a flag names for the test set of `SavedLogits`."""
+    return resolve_prior(name, saved.counts, per_class(saved), reading, saved.class_names.tolist())
 
 
 def adapt(logits, source_prior, target_prior):
@@ -177,10 +183,7 @@ def evaluate_priors(saved, names, test_name=None, reading="notebook", draw_seed=
     """Returns {name: metrics}, the model told each prior and tested on it, or on `test_name`."""
     results = {}
     for name in names:
-        told, test = (
-            resolve_prior(text, saved.counts, per_class(saved), reading)
-            for text in (name, test_name or name)
-        )
+        told, test = (prior_for(saved, text, reading) for text in (name, test_name or name))
         results[name] = evaluate(saved, told, test, draw_seed)
     return results
 

@@ -61,7 +61,7 @@ def main():
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
     check_output(output)
     saved = run.test_logits()
-    prior = evaluation.resolve_prior(FLAGS.target_prior, saved.counts, evaluation.per_class(saved))
+    prior = evaluation.prior_for(saved, FLAGS.target_prior)
     model = runs.load_model(run.file("best.keras"))
     model.set_target_prior(prior)
     class_names = saved.class_names.tolist()

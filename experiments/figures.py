@@ -225,7 +225,7 @@ def accuracy_curve(saved, method, names):
     """Returns the expected accuracy under each of the named shifts."""
     accuracies = []
     for name in names:
-        test = evaluation.resolve_prior(name, saved.counts, evaluation.per_class(saved))
+        test = evaluation.prior_for(saved, name)
         told = method.target_prior(saved, test)
         predictions = evaluation.adapt(saved.logits, saved.source_prior, told).argmax(axis=1)
         weights = evaluation.class_weights(saved.labels, test)

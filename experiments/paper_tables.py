@@ -150,9 +150,7 @@ class Results:
     def _metrics_of(self, run, method, prior):
         key = (run.path, method, prior)
         if key not in self._metrics:
-            test = evaluation.resolve_prior(
-                prior, run.saved.counts, evaluation.per_class(run.saved)
-            )
+            test = evaluation.prior_for(run.saved, prior)
             told = method.target_prior(run.saved, test)
             self._metrics[key] = evaluation.evaluate(run.saved, told, test)
         return self._metrics[key]

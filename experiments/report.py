@@ -94,7 +94,7 @@ def _stops(saved):
     return [
         {
             "name": name.replace(":", " "),
-            "prior": evaluation.resolve_prior(name, saved.counts, per_class).tolist(),
+            "prior": evaluation.prior_for(saved, name).tolist(),
         }
         for name in reversed(evaluation.feasible(evaluation.PROTOCOL, per_class))
     ]

@@ -9,7 +9,7 @@
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
-    result.json             metrics, config, command, environment, versions, hardware, seconds, commit
+    result.json             metrics, config, seconds and what `provenance` tells
 
 Every file but the TensorBoard logs is replaced in one step: a kill leaves the old or the new one.
 """

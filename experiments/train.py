@@ -29,6 +29,7 @@ from absl import flags
 from callbacks import Checkpoint, StopOnNaN, StopOnSignal
 
 import lade_tf
+from lade_tf import priors
 from lade_tf.data import image_decoding, records
 
 FLAGS = flags.FLAGS
@@ -253,7 +254,7 @@ def export(run):
 
 def summarise(saved):
     """Returns the metrics at the uniform prior, those of the unadapted logits, and all shifts."""
-    uniform = evaluation.resolve_prior("uniform", saved.counts, 1)
+    uniform = priors.uniform_prior(len(saved.counts))
     return {
         "metrics": evaluation.evaluate(saved, uniform, uniform),
         "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),

@@ -145,18 +145,23 @@ def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading=
     return _truncated_profile(per_class, imbalance_ratio, rank / steps)
 
 
-def load_prior(path, num_classes=None):
+def load_prior(path, num_classes=None, class_names=None):
     """Reads a prior from a JSON file {"prior": [C floats]}.
+
+    The file may name its classes, {"class_names": [C strings], "prior": [C floats]}.
 
     Args:
         path: the file.
         num_classes: the number of classes expected, or None for any.
+        class_names: [C] strings, the classes in the order that is wanted, or None. A file that
+            names its classes is taken by name, one that doesn't as it is.
 
     Returns:
         [classes] float64, sums to 1.
 
     Raises:
-        ValueError: if there is no such file, it isn't JSON of that form, or not a prior.
+        ValueError: if there is no such file, it isn't JSON of that form, not a prior, or that of
+            other classes.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text())
@@ -166,7 +171,27 @@ def load_prior(path, num_classes=None):
         raise ValueError(f"prior file {path} isn't JSON: {error}") from error
     if not isinstance(content, dict) or "prior" not in content:
         raise ValueError(f'prior file {path} must hold {{"prior": [C floats]}}')
-    return check_prior(content["prior"], num_classes, name=f"the prior in {path}")
+    prior = check_prior(content["prior"], num_classes, name=f"the prior in {path}")
+    if class_names is None or content.get("class_names") is None:
+        return prior
+    return prior[_positions(list(class_names), content["class_names"], len(prior), path)]
+
+
+def _positions(wanted, there, num_classes, path):
+    """Returns where each of the wanted names stands among those there."""
+    names = all(isinstance(name, str) for name in there) if isinstance(there, list) else False
+    if not names or len(set(there)) != num_classes:
+        raise ValueError(
+            f"class_names in {path} must be {num_classes} different strings, one for each entry of "
+            f"the prior; got {there!r}"
+        )
+    other = sorted(set(there).symmetric_difference(wanted))
+    if other:
+        raise ValueError(
+            f"the prior in {path} must be that of the model's classes; {other[0]!r} is a class of "
+            f"{'that file' if other[0] in there else 'the model'} alone"
+        )
+    return [there.index(name) for name in wanted]
 
 
 def _truncated_profile(max_count, imbalance_ratio, position):

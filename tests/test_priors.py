@@ -119,6 +119,36 @@ def test_a_file_that_is_no_prior_is_refused(tmp_path, content, message):
         priors.load_prior(path, 2)
 
 
+def test_a_file_that_names_its_classes_is_taken_by_name(tmp_path):
+    path = tmp_path / "prior.json"
+    path.write_text('{"class_names": ["bee", "ant", "cicada"], "prior": [0.2, 0.3, 0.5]}')
+    loaded = priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
+    np.testing.assert_array_equal(loaded, [0.3, 0.2, 0.5])
+    np.testing.assert_array_equal(priors.load_prior(path, 3), [0.2, 0.3, 0.5])
+    path.write_text('{"prior": [0.2, 0.3, 0.5]}')
+    loaded = priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
+    np.testing.assert_array_equal(loaded, [0.2, 0.3, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (["ant", "bee"], "must be 3 different strings, one for each entry"),
+        (["ant", "bee", "bee"], "must be 3 different strings"),
+        ([1, 2, 3], "must be 3 different strings"),
+        ("ant", "must be 3 different strings"),
+        (["ant", "bee", "zebra"], "'cicada' is a class of the model alone"),
+        (["ant", "beetle", "cicada"], "'bee' is a class of the model alone"),
+        (["aardvark", "bee", "cicada"], "'aardvark' is a class of that file alone"),
+    ],
+)
+def test_a_prior_of_other_classes_is_refused(tmp_path, there, message):
+    path = tmp_path / "prior.json"
+    path.write_text(json.dumps({"class_names": there, "prior": [0.2, 0.3, 0.5]}))
+    with pytest.raises(ValueError, match=message):
+        priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
+
+
 def test_load_prior_reads_a_prior_and_names_a_missing_file(tmp_path):
     path = tmp_path / "prior.json"
     path.write_text(json.dumps({"prior": [0.25, 0.75]}))

@@ -35,6 +35,13 @@ def test_priors_are_named_as_the_flags_say(tmp_path):
         np.testing.assert_allclose(evaluation.resolve_prior(name, COUNTS, 40), prior)
 
 
+def test_a_prior_file_is_taken_by_the_names_of_the_test_set(tmp_path):
+    path = tmp_path / "prior.json"
+    path.write_text('{"class_names": ["c", "b", "a"], "prior": [0.2, 0.3, 0.5]}')
+    prior = evaluation.prior_for(make_saved(40), str(path))
+    np.testing.assert_array_equal(prior, [0.5, 0.3, 0.2])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
