@@ -95,7 +95,8 @@ def report(result, training_prior, class_names):
         order = np.concatenate([order[:LISTED], order[-LISTED:]])
     width = max(len(class_names[c]) for c in order)
     print(
-        f"\n{'class':{width}}  training  estimate" + ("  95 % interval" if FLAGS.bootstrap else "")
+        f"\n{'class':{width}}  training  estimate"
+        + ("  95 % bootstrap interval" if FLAGS.bootstrap else "")
     )
     for c in order[::-1]:
         line = f"{class_names[c]:{width}}  {training_prior[c]:8.4f}  {result.prior[c]:8.4f}"
@@ -104,6 +105,8 @@ def report(result, training_prior, class_names):
         print(line)
     print(f"\neffective sample size of the source: {result.effective_sample_size:.0f}")
     print(f"condition number of the confusion matrix: {result.condition_number:.3g}")
+    if FLAGS.bootstrap and (FLAGS.pseudo_count or FLAGS.shrink):
+        print("the intervals don't cover what --pseudo_count and --shrink draw the estimate to")
     if FLAGS.bootstrap:
         print(f"label shift test: p = {result.p_value:.3g} (small: it is no mere label shift)")
 

@@ -1,7 +1,8 @@
 """From saved logits to metrics: what the model is told, and what the test set is like.
 
-The test set is balanced. A test prior weights its classes, which gives the exact expectation of a
-metric over all test sets of that label distribution; one of them can be drawn as well.
+The test set is balanced. A test prior weights its classes, which gives the exact expectation of
+accuracy, Brier score and NLL over all test sets of that label distribution; calibration errors are
+those of the weighted set, lower than a drawn one's by its noise. One can be drawn as well.
 """
 
 import pathlib

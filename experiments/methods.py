@@ -48,7 +48,7 @@ PARAMETERS = {
     "tau": Parameter(float, "strength"),
     "gamma": Parameter(float, "focusing parameter"),
     "beta": Parameter(float, "of the effective number, in [0, 1)"),
-    "label_smoothing": Parameter(float, "share of the uniform label, in [0, 1)"),
+    "label_smoothing": Parameter(float, "share of the training prior in the label, in [0, 1)"),
     "max_margin": Parameter(float, "margin of the rarest class"),
     "scale": Parameter(float, "what the cosines are multiplied by"),
     "drw_epoch": Parameter(int, "epoch, from 1, in which re-weighting begins", 1),
@@ -169,8 +169,8 @@ METHODS = {
             "beta": 0.9999,
             "drw_epoch": lambda config: min(config["milestones"][0], config["epochs"]),
         },
-        # Drops at 160 and 180 of 200 epochs, as published: after two drops re-weighting would come
-        # too late to move anything.
+        # Drops at 160 and 180 of 200 epochs, re-weighting with the first: after two drops it would
+        # come too late to move anything. The authors' code does all three one epoch later.
         {"milestones": lambda recipe: [0.8 * recipe["epochs"], 0.9 * recipe["epochs"]]},
     ),
     "crt": Method(

@@ -104,7 +104,8 @@ BOOTSTRAP_NOTE = (
 SEVERAL_NOTE = (
     "Of several runs: mean ± standard deviation of the differences of pairs of runs with the same "
     "seeds, and the t interval of their mean, which covers what differs between the pairs, either "
-    "the training seed or the draw of the training subset."
+    "the training seed or the draw of the training subset; it doesn't cover the choice of test "
+    "images, which the intervals of single pairs do."
 )
 COMPARED = ("2", "9")
 # The question that nobody published an answer to: which loss is better, and is it more than PC

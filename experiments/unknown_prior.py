@@ -6,7 +6,7 @@ The balanced test set is split into two halves, class by class: one is the label
 the estimators, from the other a target set is drawn without its labels; then they change places.
 Several seeds draw split and target anew; `estimates` counts those in which an estimator could be
 used: BBSE's confusion matrix may be singular. Accuracy is the expectation over the target's half
-under the target's prior, so no image is scored by a prior that it helped to fit.
+under the target's prior: no image's label helped to fit a prior that the image is scored by.
 
 "EM, exact posteriors" shows what is left of EM's error when nothing but the size of the target set
 limits it: the target's labels are drawn from the calibrated posteriors, which makes these exact.

@@ -196,9 +196,9 @@ def _positions(wanted, there, num_classes, path):
 
 def _truncated_profile(max_count, imbalance_ratio, position):
     ratio = check_number(imbalance_ratio, "imbalance_ratio", minimum=1)
-    # The power itself, not exp of a logarithm: the truncation would lose an image where the
-    # product is a whole number.
-    return (max_count * (1.0 / ratio) ** position).astype(np.int64)
+    # Neither exp of a logarithm nor a product with 1/ratio: the truncation would lose an image
+    # where the quotient is a whole number.
+    return (max_count / ratio**position).astype(np.int64)
 
 
 def _vector(values, name):

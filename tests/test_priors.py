@@ -41,6 +41,12 @@ def test_exponential_counts_are_cifar_100_lt(ratio, size):
     assert counts[0] == 500 and counts[-1] == 500 // ratio and counts.sum() == size
 
 
+@pytest.mark.parametrize("ratio", [49, 98, 103, 161])
+def test_a_quotient_that_is_a_whole_number_stays_one(ratio):
+    assert priors.exponential_counts(ratio, 10, ratio)[-1] == 1
+    assert priors.exponential_counts(7 * ratio, 10, ratio)[-1] == 7
+
+
 @pytest.mark.parametrize(("ratio", "groups"), [(100, (35, 35)), (50, (41, 41)), (10, (69, 31))])
 def test_exponential_counts_give_the_published_groups(ratio, groups):
     counts = priors.exponential_counts(500, 100, ratio)

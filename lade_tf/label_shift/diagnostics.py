@@ -83,8 +83,8 @@ def label_shift_test(source_probs, source_labels, target_probs, resamples=200, s
     distribution that of source samples redrawn at the mixture's prior. The mean probabilities alone
     are as many numbers as unknowns, so that nearly any target fits them; the histogram of the
     confidence (10 bins) joins them and gives the test its power. Every number counts in units of
-    its standard deviation over the target. A warning is given where the
-    p-value is under 0.05.
+    its standard deviation over the target. A warning is given where the p-value is under 0.05. It
+    takes a handful of source samples of every class: with two, it rejects label shifts too often.
 
     Args:
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],

@@ -14,16 +14,20 @@ def check_label_smoothing(value):
     return check_number(value, "label_smoothing", minimum=0, below=1)
 
 
-def balanced_softmax(logits, labels, log_prior, label_smoothing=0.0):
-    """Returns the cross-entropy of softmax(f + log π), one value per example.
+def balanced_softmax(logits, labels, log_prior, tau=1.0, label_smoothing=0.0):
+    """Returns the cross-entropy of softmax(f + τ·log π), one value per example.
 
-    Training with the prior added leaves the logits free of it (equation 18 of LADE).
+    Training with the prior added leaves the logits free of it (equation 18 of LADE). Smoothing is
+    towards π (unigram label smoothing, Pereyra et al., 2017): adapted to the uniform prior, the
+    posterior is then mixed with a constant. Of labels mixed with the uniform distribution the
+    division by π would make a rare class ε/(C·π) strong in every image.
 
     Args:
         logits: [batch, classes].
         labels: [batch] or [batch, 1] integers in 0..C−1.
         log_prior: [classes] log π of the training set.
-        label_smoothing: ε in [0, 1): the target is (1 − ε)·label + ε·uniform.
+        tau: τ ≥ 0.
+        label_smoothing: ε in [0, 1): the target is (1 − ε)·label + ε·π.
 
     Returns:
         [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
@@ -32,11 +36,12 @@ def balanced_softmax(logits, labels, log_prior, label_smoothing=0.0):
     logits = tf.convert_to_tensor(logits)
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels, validity = check_labels(labels, logits, len(log_prior))
-    logits += tf.constant(log_prior, logits.dtype)
+    logits += tf.constant(tau * log_prior, logits.dtype)
     values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     if label_smoothing:
-        uniform = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)
-        values += label_smoothing * (uniform - values)
+        prior = tf.constant(np.exp(log_prior), logits.dtype)
+        of_prior = tf.reduce_logsumexp(logits, axis=-1) - tf.linalg.matvec(logits, prior)
+        values += label_smoothing * (of_prior - values)
     return values * tf.cast(validity, values.dtype)
 
 
@@ -53,7 +58,8 @@ class BalancedSoftmax(keras.losses.Loss):
     Args:
         class_counts: [classes] training samples per class.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1).
+        label_smoothing: share of the training prior in the target, in [0, 1); not of the uniform
+            one, which would leave a prior in the logits.
     """
 
     def __init__(
@@ -72,7 +78,8 @@ class BalancedSoftmax(keras.losses.Loss):
         self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
-        return balanced_softmax(y_pred, y_true, self.log_prior, self.label_smoothing)
+        smoothing = self.label_smoothing
+        return balanced_softmax(y_pred, y_true, self.log_prior, label_smoothing=smoothing)
 
     def get_config(self):
         config = {

@@ -48,7 +48,7 @@ class LDAM(keras.losses.Loss):
 
     The label's logit is lowered by scale · Δ_c. The scale is the classifier's
     (`lade_tf.layers.CosineClassifier`): the loss needs it for the margin's size and doesn't
-    multiply by it again. The trained logits carry the training prior.
+    multiply by it again. The trained logits are taken to carry the training prior.
 
     Reference: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
     NeurIPS 2019, equations 12 and 13; for deferred re-weighting (LDAM-DRW) train it in a

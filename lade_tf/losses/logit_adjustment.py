@@ -23,7 +23,8 @@ class LogitAdjustment(keras.losses.Loss):
         class_counts: [classes] training samples per class.
         tau: τ ≥ 0.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
-        label_smoothing: share of the uniform distribution in the target, in [0, 1).
+        label_smoothing: share of the training prior in the target, in [0, 1); not of the uniform
+            one, with which the logits would carry another prior.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class LogitAdjustment(keras.losses.Loss):
         return power / power.sum()
 
     def call(self, y_true, y_pred):
-        return balanced_softmax(y_pred, y_true, self.tau * self.log_prior, self.label_smoothing)
+        return balanced_softmax(y_pred, y_true, self.log_prior, self.tau, self.label_smoothing)
 
     def get_config(self):
         config = {

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import log_softmax
 
 from lade_tf.losses import BalancedSoftmax, LogitAdjustment
@@ -9,15 +10,18 @@ rng = np.random.default_rng(0)
 LOGITS, LABELS = rng.normal(size=(7, 4)) * 3, rng.integers(0, 4, 7)
 
 
+PRIOR = COUNTS / COUNTS.sum()
+
+
 def oracle(smoothing, tau):
-    """Cross-entropy with the target (1 − ε)·one-hot + ε/C, in float64."""
-    log_probabilities = log_softmax(LOGITS + tau * np.log(COUNTS / COUNTS.sum()), axis=1)
-    targets = (1 - smoothing) * np.eye(4)[LABELS] + smoothing / 4
+    """Cross-entropy with the target (1 − ε)·one-hot + ε·π, in float64."""
+    log_probabilities = log_softmax(LOGITS + tau * np.log(PRIOR), axis=1)
+    targets = (1 - smoothing) * np.eye(4)[LABELS] + smoothing * PRIOR
     return -(targets * log_probabilities).sum(axis=1)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_the_target_is_mixed_with_the_uniform_one(smoothing):
+def test_the_target_is_mixed_with_the_training_prior(smoothing):
     options = {"label_smoothing": smoothing, "reduction": "none"}
     for loss, tau in (
         (BalancedSoftmax(COUNTS, **options), 1.0),
@@ -25,6 +29,22 @@ def test_the_target_is_mixed_with_the_uniform_one(smoothing):
         (LogitAdjustment(COUNTS, tau=0.0, **options), 0.0),
     ):
         np.testing.assert_allclose(loss(LABELS, LOGITS), oracle(smoothing, tau), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 1.5])
+def test_adapted_the_smoothed_posterior_is_mixed_with_a_constant(tau):
+    smoothing, posterior = 0.1, np.array([0.7, 0.2, 0.06, 0.04])
+    loss = LogitAdjustment(COUNTS, tau, label_smoothing=smoothing)
+    logits = tf.Variable(
+        [np.log((1 - smoothing) * posterior + smoothing * PRIOR) - tau * np.log(PRIOR)]
+    )
+    with tf.GradientTape() as tape:
+        risk = sum(p * loss([c], logits) for c, p in enumerate(posterior))
+    np.testing.assert_allclose(tape.gradient(risk, logits), 0, atol=1e-7)  # their optimum
+    adapted = logits.numpy()[0] - np.log(loss.source_prior)
+    disentangled = posterior / PRIOR
+    expected = log_softmax(np.log((1 - smoothing) * disentangled + smoothing))
+    np.testing.assert_allclose(log_softmax(adapted), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [1.0, -0.1, "much"])
