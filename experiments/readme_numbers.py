@@ -166,10 +166,13 @@ def speed():
             low, high = value["quartiles"]
             rows.append(f"| {name} | {value['median']:.3f} | quartiles {low:.3f} to {high:.3f} |")
     for size, value in runs.read_json(RESULTS / "benchmarks" / "loss.json")["sizes"].items():
-        label = f"LADE and its gradient without XLA / PyTorch, {size.replace('x', ' × ')}"
-        graph = value["in a graph"]
-        cost = f"{graph['milliseconds']['lade, graph']:.2f} ms"
-        rows.append(f"| {label} | {graph['lade, graph / pytorch']:.2f} | {cost} |")
+        for name, what, place in (
+            ("lade, graph", "LADE and its gradient without XLA", "in a graph"),
+            ("empty call", "a call from Python that only writes the result", "called from Python"),
+        ):
+            label = f"{what} / PyTorch, {size.replace('x', ' × ')}"
+            cost = f"{value[place]['milliseconds'][name]:.2f} ms"
+            rows.append(f"| {label} | {value[place][f'{name} / pytorch']:.2f} | {cost} |")
     for value in runs.read_json(RESULTS / "benchmarks" / "evaluate.json")["results"].values():
         size = " × ".join(f"{length:,}" for length in value["shape"])
         seconds = f"{value['seconds']:.2f} s, peak {value['gigabytes']:.2f} GB"

@@ -48,4 +48,7 @@ def check_class_names(names, num_classes):
         raise ValueError(f"class_names must be strings; got {names!r}")
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
+    if len(set(names)) < num_classes:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"class_names must differ; got {twice!r} twice")
     return list(map(str, names))

@@ -137,7 +137,7 @@ def test_a_model_is_the_same_after_saving_and_goes_on_training(name, tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(20, 6)).astype(np.float32), rng.integers(0, 4, 20)
     model = MODELS[name]()
-    loss = None if name == "LADEModel" else lade_tf.losses.BalancedSoftmax(COUNTS)
+    loss = None if name == "LADEModel" else lade_tf.losses.Focal()
     model.compile(lade_tf.optimizers.SGD(0.1), loss=loss, metrics=["accuracy"])
     model.fit(images, labels, verbose=0)
     model.set_target_prior([0.1, 0.2, 0.3, 0.4])

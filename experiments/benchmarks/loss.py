@@ -11,7 +11,8 @@ others on the same logits:
 LADE and cross-entropy run as a `tf.function`, "graph", and with `jit_compile=True`, "xla". The
 ratios are those of the faster of the two on both sides, and below them each with its like. "in a
 graph" chains the steps inside one `tf.function`, where a training step has its loss: the logits of
-each are the gradient of the one before. "called from Python" is a call for each, as PyTorch's are.
+each are the gradient of the one before. "called from Python" is a call for each, as PyTorch's are;
+"empty call" is how long TensorFlow takes for one that only writes an array of the logits' size.
 
 The least to move is N·C logits read and N·C gradients written: `bandwidth_share` is the share of a
 plain copy's rate at which the fastest in a graph does that.
@@ -47,6 +48,7 @@ MEASURED_FLOATS = 50_000_000
 WARM_UP_ROWS = 16
 CHAIN = 8  # steps in a block
 VARIANTS = ("pytorch", "lade, graph", "lade, xla", "cross-entropy, graph", "cross-entropy, xla")
+EMPTY = "empty call"
 
 
 def make_batch(batch_size, num_classes):
@@ -107,9 +109,18 @@ def cross_entropy(labels, logits):
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
 
+def empty_step(logits, labels):
+    """Returns a function that takes and gives what a step does, and computes next to nothing."""
+    call = tf.function(lambda labels, logits: (logits[0, 0], 2 * logits), jit_compile=True)
+    batch = tf.constant(labels), tf.constant(logits)
+    return lambda: call(*batch)
+
+
 def make_step(name, logits, labels, counts, chain=1):
     if name == "pytorch":
         return pytorch_step(logits, labels, counts)
+    if name == EMPTY:
+        return empty_step(logits, labels)
     lade = lade_tf.losses.LADE(counts, ALPHA, REMINE_LAMBDA)
     loss = lade if name.startswith("lade") else cross_entropy
     return tensorflow_step(loss, logits, labels, name.endswith("xla"), chain)
@@ -126,8 +137,9 @@ def check_same(batch):
 
 def measure_times(batch, turns, chain):
     """Returns {name: seconds a step [turns]}; the variants take turns of `CHAIN` steps."""
-    steps = {name: make_step(name, *batch, chain) for name in VARIANTS}
-    seconds = {name: [] for name in VARIANTS}
+    names = VARIANTS if chain > 1 else (*VARIANTS, EMPTY)
+    steps = {name: make_step(name, *batch, chain) for name in names}
+    seconds = {name: [] for name in names}
     for _ in range(turns + 1):
         for name, step in steps.items():
             calls = CHAIN if name == "pytorch" else CHAIN // chain
@@ -148,7 +160,11 @@ def ratios(seconds):
         "milliseconds": {n: round(1e3 * float(np.median(s)), 3) for n, s in seconds.items()},
         "lade / pytorch": ratio(seconds, lade, ["pytorch"]),
         "lade / cross-entropy": ratio(seconds, lade, plain),
-        **{f"{n} / pytorch": ratio(seconds, [n], ["pytorch"]) for n in lade},
+        **{
+            f"{n} / pytorch": ratio(seconds, [n], ["pytorch"])
+            for n in (*lade, EMPTY)
+            if n in seconds
+        },
         **{f"{n} / {m}": ratio(seconds, [n], [m]) for n, m in zip(lade, plain, strict=True)},
     }
 

@@ -1,6 +1,7 @@
 """An estimated prior with bootstrap intervals and diagnostics."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lade_tf.label_shift.rlls import rlls, solve_rlls
 from lade_tf.priors import check_prior
 
 METHODS = ("bbse", "rlls", "em")
+NUM_SAMPLES = 3  # source probabilities, source labels, target probabilities
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def estimate(
         ValueError: As the method's own function; `shrink_to` isn't a prior of these classes or is
             given without bootstrap.
     """
-    check_choice(method, METHODS, "method")
+    check_options(method, options)
     bootstrap = check_integer(bootstrap, "bootstrap", minimum=0)
     rng = np.random.default_rng(check_integer(seed, "seed", minimum=0))
     confidence = check_number(confidence, "confidence", above=0, below=1)
@@ -123,6 +125,24 @@ def estimate(
         residual=residual,
         p_value=p_value,
     )
+
+
+def check_options(method, options):
+    """Raises a ValueError for a method that isn't one, or an option that means nothing for it.
+
+    Args:
+        method: "bbse", "rlls" or "em".
+        options: {name: value}; those of `estimate` itself are known too.
+    """
+    check_choice(method, METHODS, "method")
+    functions = {"bbse": bbse, "rlls": rlls, "em": fit_em}
+    of_method = list(inspect.signature(functions[method]).parameters)[NUM_SAMPLES:]
+    known = of_method + list(inspect.signature(estimate).parameters)[1 + NUM_SAMPLES : -1]
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"{name} means nothing for method {method!r}, which takes {', '.join(known)}"
+            )
 
 
 def shrinkage_intensity(prior, shrink_to, draws):

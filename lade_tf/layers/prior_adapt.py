@@ -112,6 +112,8 @@ class PriorAdaptLayer(keras.layers.Layer):
             target_prior: [classes], or [batch, classes] for one prior an example; None means the
                 stored one.
         """
+        if not logits.dtype.is_floating:  # Keras casts floats alone
+            logits = tf.cast(logits, self.compute_dtype)
         prior = tf.convert_to_tensor(self.target_prior)
         if target_prior is not None:
             prior = self.check_in_graph(target_prior, tf.shape(logits)[0])

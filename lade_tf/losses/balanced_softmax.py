@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import priors
+from lade_tf import ops, priors
 from lade_tf.checks import check_number
-from lade_tf.ops import check_labels
 
 
 def check_label_smoothing(value):
@@ -35,7 +34,7 @@ def balanced_softmax(logits, labels, log_prior, tau=1.0, label_smoothing=0.0):
     """
     logits = tf.convert_to_tensor(logits)
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
-    labels, validity = check_labels(labels, logits, len(log_prior))
+    labels, validity = ops.check_labels(labels, logits, len(log_prior))
     logits += tf.constant(tau * log_prior, logits.dtype)
     values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     if label_smoothing:
@@ -78,6 +77,7 @@ class BalancedSoftmax(keras.losses.Loss):
         self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         smoothing = self.label_smoothing
         return balanced_softmax(y_pred, y_true, self.log_prior, label_smoothing=smoothing)
 

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import priors
+from lade_tf import ops, priors
 from lade_tf.checks import check_number
-from lade_tf.ops import check_labels
 
 
 def focal(logits, labels, gamma):
@@ -89,6 +88,7 @@ class Focal(keras.losses.Loss):
         self.gamma = check_number(gamma, "gamma", minimum=0)
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         return focal(y_pred, y_true, self.gamma)
 
     def get_config(self):
@@ -129,6 +129,7 @@ class ClassBalancedFocal(keras.losses.Loss):
         self.zero_count = zero_count
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         return class_balanced_focal(y_pred, y_true, self.class_weights, self.gamma)
 
     def get_config(self):
@@ -143,7 +144,7 @@ class ClassBalancedFocal(keras.losses.Loss):
 
 def _checked(logits, labels, num_classes):
     logits = tf.cast(logits, tf.float32)
-    labels, validity = check_labels(labels, logits, num_classes)
+    labels, validity = ops.check_labels(labels, logits, num_classes)
     return logits, labels, validity
 
 

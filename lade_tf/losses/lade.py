@@ -73,6 +73,7 @@ class LADE(keras.losses.Loss):
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         cross_entropy, statistics = self.local_terms(y_pred, labels, sample_weight)
         regulariser, share = self.lader(statistics)

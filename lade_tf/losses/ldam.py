@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import priors
+from lade_tf import ops, priors
 from lade_tf.checks import check_number
-from lade_tf.ops import check_labels
 
 
 def ldam_margins(class_counts, max_margin, zero_count="error"):
@@ -36,7 +35,7 @@ def ldam(logits, labels, margins):
         [batch] float32, in nats. NaN under XLA where a label is out of range.
     """
     logits = tf.cast(logits, tf.float32)
-    labels, validity = check_labels(labels, logits, len(margins))
+    labels, validity = ops.check_labels(labels, logits, len(margins))
     taken_off = tf.one_hot(labels, len(margins)) * tf.constant(margins, tf.float32)
     values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits - taken_off)
     return values * validity
@@ -82,6 +81,7 @@ class LDAM(keras.losses.Loss):
         self.zero_count = zero_count
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         return ldam(y_pred, y_true, self.scale * self.margins)
 
     def get_config(self):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from lade_tf import priors
+from lade_tf import ops, priors
 from lade_tf.checks import check_number
 from lade_tf.losses.balanced_softmax import balanced_softmax, check_label_smoothing
 
@@ -51,6 +51,7 @@ class LogitAdjustment(keras.losses.Loss):
         return power / power.sum()
 
     def call(self, y_true, y_pred):
+        ops.check_logits(y_pred)
         return balanced_softmax(y_pred, y_true, self.log_prior, self.tau, self.label_smoothing)
 
     def get_config(self):

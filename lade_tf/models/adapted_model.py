@@ -4,17 +4,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import label_shift, priors
-from lade_tf.checks import check_choice, check_integer
+from lade_tf import label_shift, ops, priors
+from lade_tf.checks import check_integer
 from lade_tf.label_shift.confusion import label_shares
+from lade_tf.label_shift.estimate import check_options
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models import expects_logits
-from lade_tf.models.export import export_saved_model
+from lade_tf.models.carried_prior import check_taken_out_once
+from lade_tf.models.export import export_saved_model, image_spec
+from lade_tf.models.labelled import labelled_batches
 from lade_tf.models.multi_worker import MultiWorkerModel
-from lade_tf.models.networks import check_gives_logits, check_output_shape
+from lade_tf.models.networks import (
+    check_gives_logits,
+    check_gives_probabilities,
+    check_output_shape,
+)
 
 SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+# Stands for −inf where metrics see logits: Keras' answer for any row that isn't finite is "wrong".
+LOWEST_LOGIT = np.finfo(np.float32).min / 4
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -54,10 +64,10 @@ class AdaptedModel(MultiWorkerModel):
         num_classes = self.training_prior.size
         if not isinstance(network, keras.Model):
             raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
+        self._check_has_no_prior(network)
         if network.built and getattr(network, "output_shape", None):
             check_output_shape(network.output_shape, num_classes)
-        if from_logits:
-            check_gives_logits(network)
+        (check_gives_logits if from_logits else check_gives_probabilities)(network)
         self.network = network
         self.class_counts = np.asarray(class_counts).tolist()
         self.zero_count = zero_count
@@ -67,6 +77,16 @@ class AdaptedModel(MultiWorkerModel):
         self._compiles_replicas = False
         # All state exists already; saying so lets Keras save before the first call.
         self.built = network.built
+
+    @staticmethod
+    def _check_has_no_prior(network):
+        """Raises a ValueError for a network that a second target prior would be added to."""
+        layers = network._flatten_layers()
+        has_prior = any(isinstance(layer, AdaptedModel | PriorAdaptLayer) for layer in layers)
+        if has_prior:
+            raise ValueError(
+                "network must be a plain classifier; this one has a target prior already: set that"
+            )
 
     @property
     def target_prior(self):
@@ -82,7 +102,7 @@ class AdaptedModel(MultiWorkerModel):
         """What the logits are divided by before they are adapted, a float; 1 until `calibrate`."""
         return float(self.prior_adapt.temperature)
 
-    def calibrate(self, inputs, labels, batch_size=256):
+    def calibrate(self, inputs, labels=None, batch_size=256):
         """Fits the temperature that makes the confidences right, and keeps it.
 
         >>> model.calibrate(validation_images, validation_labels)
@@ -93,7 +113,8 @@ class AdaptedModel(MultiWorkerModel):
 
         Args:
             inputs: what `predict` takes, a labelled sample unseen in training.
-            labels: its classes, integers [samples] or [samples, 1], of any label distribution.
+            labels: its classes, integers [samples] or [samples, 1], of any label distribution; None
+                takes those that a tf.data.Dataset or PyDataset gives, whatever their order.
             batch_size: inputs of an array that the network is given at a time.
 
         Returns:
@@ -102,14 +123,19 @@ class AdaptedModel(MultiWorkerModel):
         Raises:
             ValueError: as `lade_tf.label_shift.fit_temperature`; the stored temperature stays.
         """
-        labels = self._check_labels("labels", inputs, labels)
-        logits = self._predicted_logits(inputs, check_integer(batch_size, "batch_size", minimum=1))
+        logits, labels = self._labelled_logits("labels", inputs, labels, batch_size)
         temperature = label_shift.fit_temperature(logits, labels, self.prior_adapt.source_prior)
         self.prior_adapt.set_temperature(temperature)
         return temperature
 
     def adapt_to(
-        self, target_inputs, source_inputs, source_labels, method="em", batch_size=256, **options
+        self,
+        target_inputs,
+        source_inputs,
+        source_labels=None,
+        method="em",
+        batch_size=256,
+        **options,
     ):
         """Estimates the label distribution of unlabelled inputs and makes it the target prior.
 
@@ -119,7 +145,7 @@ class AdaptedModel(MultiWorkerModel):
             target_inputs: what `predict` takes, unlabelled, from where the model is to run.
             source_inputs: what `predict` takes, a labelled sample unseen in training.
             source_labels: its classes, integers [source samples] or [source samples, 1], in the
-                same order.
+                same order; None takes those that a tf.data.Dataset or PyDataset gives.
             method: "em", "bbse" or "rlls".
             batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
@@ -131,27 +157,50 @@ class AdaptedModel(MultiWorkerModel):
         Raises:
             ValueError: as `lade_tf.label_shift.estimate`; the stored prior stays.
         """
-        check_choice(method, label_shift.METHODS, "method")
+        check_options(method, options)
         num_classes = len(self.class_counts)
-        source_labels = self._check_labels("source_labels", source_inputs, source_labels)
-        check_integer(batch_size, "batch_size", minimum=1)
+        source_logits, source_labels = self._labelled_logits(
+            "source_labels", source_inputs, source_labels, batch_size
+        )
         prior = priors.uniform_prior(num_classes)
         if method == "em" and not options.get("calibrate", True):
             # Nothing moves these to the sample's own prior, which is where EM starts.
             prior = label_shares(source_labels, num_classes)
         source, target = (
-            self._probabilities(inputs, prior, batch_size)
-            for inputs in (source_inputs, target_inputs)
+            tf.nn.softmax(self.prior_adapt(logits, target_prior=prior)).numpy()
+            for logits in (source_logits, self._predicted_logits(target_inputs, batch_size))
         )
         options = {"bootstrap": 0, **options}
         estimate = label_shift.estimate(method, source, source_labels, target, **options)
         self.set_target_prior(estimate.prior)
         return estimate
 
-    def _probabilities(self, inputs, prior, batch_size):
-        """Returns [samples, classes] probabilities at a prior, NumPy."""
-        logits = self._predicted_logits(inputs, batch_size)
-        return tf.nn.softmax(self.prior_adapt(logits, target_prior=prior)).numpy()
+    def _labelled_logits(self, name, inputs, labels, batch_size):
+        """Returns raw logits [samples, classes] and labels [samples] of a labelled sample.
+
+        What yields its labels is gone through once: another pass may have another order.
+        """
+        check_integer(batch_size, "batch_size", minimum=1)
+        batches = labelled_batches(inputs)
+        if labels is not None:
+            num_samples = len(inputs) if isinstance(inputs, np.ndarray) else None
+            labels = check_class_indices(name, labels, num_samples, len(self.class_counts))
+        elif batches is None:
+            raise ValueError(
+                f"{name} must be given, except for a tf.data.Dataset or PyDataset that yields them"
+            )
+        if batches is None:
+            return self._predicted_logits(inputs, batch_size), labels
+        forward = tf.function(self.raw_logits, reduce_retracing=True)
+        passed = [(forward(x), np.asarray(y)) for x, y in batches]
+        own = np.concatenate([y for _, y in passed])
+        own = check_class_indices(name, own, None, len(self.class_counts))
+        if labels is not None and not np.array_equal(labels, own):
+            raise ValueError(
+                f"{name} must be those that the inputs yield, in their order; these differ. Where "
+                f"they are shuffled leave {name} out"
+            )
+        return tf.concat([logits for logits, _ in passed], axis=0), own
 
     def _predicted_logits(self, inputs, batch_size):
         """Returns the raw logits [samples, classes] of what `predict` takes."""
@@ -160,10 +209,6 @@ class AdaptedModel(MultiWorkerModel):
         arrays = {} if isinstance(inputs, tf.data.Dataset) else {"batch_size": batch_size}
         return self._as_logits(self.network.predict(inputs, verbose=0, **arrays))
 
-    def _check_labels(self, name, inputs, labels):
-        num_samples = len(inputs) if isinstance(inputs, np.ndarray) else None
-        return check_class_indices(name, labels, num_samples, len(self.class_counts))
-
     def raw_logits(self, inputs, training=False):
         """Returns the network's float32 logits [batch, classes], before any target prior."""
         outputs = self.network(inputs, training=training)
@@ -171,10 +216,16 @@ class AdaptedModel(MultiWorkerModel):
         return self._as_logits(outputs)
 
     def _as_logits(self, outputs):
-        outputs = tf.cast(outputs, tf.float32)
+        if keras.tree.is_nested(outputs):
+            raise ValueError(
+                f"network must give one tensor of logits; it gives a {type(outputs).__name__}"
+            )
+        outputs = tf.convert_to_tensor(outputs)
         if self.from_logits:
-            return outputs
-        return tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY))
+            return tf.cast(ops.check_logits(outputs), tf.float32)
+        # Of what half precision can't tell from 0 no more is known than that it is below this.
+        smallest = SMALLEST_HALF if outputs.dtype == tf.float16 else SMALLEST_PROBABILITY
+        return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), smallest))
 
     def call(self, inputs, target_prior=None, training=False):
         """Returns [batch, classes] logits adapted to `target_prior`, by default the stored one."""
@@ -234,7 +285,8 @@ class AdaptedModel(MultiWorkerModel):
 
     def _update_metrics(self, x, y, logits, sample_weight, loss):
         self._loss_tracker.update_state(loss, sample_weight=tf.shape(logits)[0])
-        return self.compute_metrics(x, y, self.prior_adapt(logits), sample_weight)
+        adapted = tf.maximum(self.prior_adapt(logits), LOWEST_LOGIT)
+        return self.compute_metrics(x, y, adapted, sample_weight)
 
     def compile(
         self,
@@ -247,6 +299,7 @@ class AdaptedModel(MultiWorkerModel):
         **kwargs,
     ):
         expects_logits.check("loss", loss)
+        check_taken_out_once(loss, self.prior_adapt.source_prior)
         expects_logits.check("metrics", [metrics, kwargs.get("weighted_metrics")])
         self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
@@ -299,6 +352,7 @@ class AdaptedModel(MultiWorkerModel):
         formats are Keras' own and have the stored prior baked in.
         """
         if format != "tf_saved_model":
+            input_signature = input_signature or [image_spec(self.network)]
             super().export(filepath, format, verbose, input_signature, **kwargs)
             return
         if kwargs:

@@ -15,7 +15,7 @@ def check(name, given):
         given: what Keras' `compile` takes as such.
     """
     for one in keras.tree.flatten(given):
-        if not _expects_logits(one):
+        if not _expects_logits(name, one):
             raise ValueError(
                 f"{name} must expect logits, which is what is given here, for example "
                 f"keras.{'losses' if name == 'loss' else 'metrics'}"
@@ -23,10 +23,15 @@ def check(name, given):
             )
 
 
-def _expects_logits(one):
+def _expects_logits(name, one):
     """Returns whether a loss or metric takes logits, as far as Keras' `from_logits` tells."""
     if isinstance(one, str):
-        return "crossentropy" not in one.lower()
+        if one.lower() == "ce" or "crossentropy" in one.lower():
+            return False
+        try:
+            one = (keras.losses if name == "loss" else keras.metrics).get(one)
+        except ValueError:
+            return True  # "accuracy", or no name: Keras says so itself
     if isinstance(one, PredictedClassMetric):
         return True  # it takes both
     if isinstance(one, keras.losses.Loss | keras.metrics.Metric):

@@ -48,7 +48,7 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
         class_names = map(str, range(num_classes))
     names = check_class_names(class_names, num_classes)
     training_prior = {"prior": model.training_prior.tolist(), "class_counts": model.class_counts}
-    module = _ServedModel(model, _image_spec(model.network, input_signature))
+    module = _ServedModel(model, image_spec(model.network, input_signature))
     signatures = {"serving_default": module.serve, "serve_with_prior": module.serve_with_prior}
     filepath.parent.mkdir(parents=True, exist_ok=True)
     # Written beside its place and moved there whole: a kill never leaves half a model.
@@ -114,7 +114,8 @@ def _named_outputs(logits):
     }
 
 
-def _image_spec(network, input_signature):
+def image_spec(network, input_signature=None):
+    """Returns the tf.TensorSpec of a network's one input, or the one that was given."""
     if input_signature is not None:
         specs = keras.tree.flatten(input_signature)
         given = [getattr(spec, name, None) for spec in specs for name in ("shape", "dtype")]

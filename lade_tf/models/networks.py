@@ -3,7 +3,10 @@
 import keras
 import tensorflow as tf
 
-BOUNDED = (keras.activations.sigmoid, keras.activations.tanh, keras.activations.relu)
+BOUNDED = (
+    *("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign"),
+    *("relu", "relu6", "softplus", "exponential"),
+)
 SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
@@ -28,12 +31,34 @@ def check_gives_logits(model):
             "network must give logits; its last layer is a softmax. Leave the softmax out, or "
             "for a trained model use lade_tf.adapt"
         )
-    activation = getattr(last_layer(model), "activation", None)
-    if activation in BOUNDED:
+    activation = _bounded_activation(model)
+    if activation:
         raise ValueError(
             "network must give logits, of any size and sign; its last layer has the activation "
-            f"{activation.__name__}: leave it out"
+            f"{activation}: leave it out"
         )
+
+
+def check_gives_probabilities(model):
+    """Raises a ValueError for a network of which its layers tell that it gives no softmax."""
+    if gives_logits(model):
+        raise ValueError(
+            "from_logits must be True for this network: its last layer has no activation"
+        )
+    activation = _bounded_activation(model)
+    if activation:
+        raise ValueError(
+            "network must give the probabilities of a softmax; its last layer has the activation "
+            f"{activation}"
+        )
+
+
+def _bounded_activation(model):
+    """Returns the name of the activation that a network ends in, if its values are bounded."""
+    last = last_layer(model)
+    # An operation of keras.ops has the name of its class alone.
+    names = getattr(getattr(last, "activation", None), "__name__", ""), type(last).__name__.lower()
+    return next((name for name in names if name in BOUNDED), None)
 
 
 def last_layer(model):

@@ -2,6 +2,7 @@
 
 from lade_tf import losses, priors
 from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.carried_prior import losses_that_take_it_out
 from lade_tf.models.networks import gives_logits, last_layer
 
 
@@ -49,13 +50,11 @@ def _check_carries_training_prior(model):
             "model must be a plain Keras classifier; the target prior of this "
             f"{type(model).__name__} can be set as it is"
         )
-    loss, source_prior = getattr(model, "loss", None), ""
-    if isinstance(loss, losses.LogitAdjustment) and loss.tau:
-        source_prior = ", source_prior=model.loss.source_prior"
-    elif not isinstance(loss, losses.LADE | losses.BalancedSoftmax | losses.ClassBalancedFocal):
-        return
-    raise ValueError(
-        "model must carry the training prior, as ordinary cross-entropy leaves it; this one is "
-        f"compiled with {type(loss).__name__}, which takes it out: "
-        f"lade_tf.AdaptedModel(model, class_counts{source_prior}) is right for it"
-    )
+    for loss in losses_that_take_it_out(getattr(model, "loss", None)):
+        is_partial = isinstance(loss, losses.LogitAdjustment)
+        source_prior = ", source_prior=model.loss.source_prior" if is_partial else ""
+        raise ValueError(
+            "model must carry the training prior, as ordinary cross-entropy leaves it; this one is "
+            f"compiled with {type(loss).__name__}, which takes it out: "
+            f"lade_tf.AdaptedModel(model, class_counts{source_prior}) is right for it"
+        )

@@ -1,7 +1,7 @@
 """The maths as pure TensorFlow functions."""
 
 from lade_tf.ops.assertions import asserted
-from lade_tf.ops.labels import check_labels, check_sample_weight
+from lade_tf.ops.labels import check_labels, check_logits, check_sample_weight
 from lade_tf.ops.lader import (
     ESTIMATORS,
     lade_terms,
@@ -15,6 +15,7 @@ __all__ = [
     "ESTIMATORS",
     "asserted",
     "check_labels",
+    "check_logits",
     "check_sample_weight",
     "lade_terms",
     "lader",

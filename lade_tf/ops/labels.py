@@ -1,8 +1,18 @@
-"""The one place where labels and weights that meet logits in a graph are checked."""
+"""The one place where logits, labels and weights that meet in a graph are checked."""
 
 import tensorflow as tf
 
 from lade_tf.ops.assertions import asserted
+
+
+def check_logits(logits):
+    """Returns `logits`; raises a ValueError for what Keras marks as a softmax's or sigmoid's."""
+    if getattr(logits, "_keras_logits", None) is not None:
+        raise ValueError(
+            "predictions must be logits; these are the output of a softmax or sigmoid: leave that "
+            "activation out of the network"
+        )
+    return logits
 
 
 def check_labels(labels, logits, num_classes):
@@ -29,6 +39,8 @@ def check_labels(labels, logits, num_classes):
             f"logits must have shape [batch, {num_classes}], one column for each entry of "
             f"class_counts; got shape {logits.shape}"
         )
+    if labels is None:
+        raise ValueError("labels must be given, integers of shape [batch]; got None")
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] == 1:
         labels = tf.squeeze(labels, -1)
@@ -75,6 +87,8 @@ def check_sample_weight(sample_weight, labels, dtype):
     if sample_weight is None:
         return tf.ones_like(labels, dtype), tf.constant(True)
     weight = tf.cast(sample_weight, dtype)
+    if weight.shape.rank == 2 and weight.shape[-1] != 1:
+        raise ValueError(f"sample_weight must have shape [batch] or [batch, 1]; got {weight.shape}")
     sizes = {weight.shape.num_elements(), labels.shape[0]} - {None}
     if len(sizes) > 1:
         raise ValueError(f"sample_weight must have shape {labels.shape}; got {weight.shape}")

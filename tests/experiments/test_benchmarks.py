@@ -40,6 +40,8 @@ def test_loss_is_measured(tmp_path):
     flags = ("--sizes=8x10", "--turns=1", "--processes=1", "--memory_floats=100000")
     row = run_benchmark("loss", *flags, cwd=tmp_path)["sizes"]["8x10"]
     assert row["least_bytes"] == 2 * 8 * 10 * 4 and row["in a graph"]["lade / pytorch"] > 0
+    assert "empty call / pytorch" not in row["in a graph"]
+    assert row["called from Python"]["empty call / pytorch"] > 0
 
 
 @pytest.mark.slow

@@ -87,10 +87,61 @@ def test_probabilities_are_told_in_every_form(kind):
         lade_tf.LADEModel(model, COUNTS)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "tanh", "softplus"])
 def test_outputs_that_are_bounded_are_no_logits(activation):
     with pytest.raises(ValueError, match=f"its last layer has the activation {activation}: leave"):
         lade_tf.LADEModel(functional(activation), COUNTS)
+    with pytest.raises(ValueError, match=f"probabilities of a softmax; .* {activation}"):
+        lade_tf.adapt(functional(activation), COUNTS, from_logits=False)
+
+
+def test_bounded_layers_and_operations_are_told_too():
+    inputs = keras.Input((5,))
+    outputs = keras.layers.Dense(3)(inputs)
+    for bounded in (keras.layers.ReLU(), keras.ops.sigmoid):
+        with pytest.raises(ValueError, match="its last layer has the activation"):
+            lade_tf.LADEModel(keras.Model(inputs, bounded(outputs)), COUNTS)
+
+
+def test_logits_are_not_taken_for_probabilities():
+    with pytest.raises(ValueError, match="from_logits must be True for this network"):
+        lade_tf.adapt(sequential(None), COUNTS, from_logits=False)
+
+
+class SubclassedSoftmax(Subclassed):
+    def call(self, inputs):
+        return keras.activations.softmax(super().call(inputs))
+
+
+def test_a_softmax_that_no_layer_tells_of_is_seen_in_training():
+    model = lade_tf.LADEModel(SubclassedSoftmax(), COUNTS)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="these are the output of a softmax or sigmoid"):
+        model.fit(make_images(), np.zeros(7, int), verbose=0)
+
+
+@pytest.mark.parametrize("name", ["LADE", "BalancedSoftmax", "LogitAdjustment", "LDAM", "Focal"])
+def test_the_losses_see_a_softmax(name):
+    loss = getattr(lade_tf.losses, name)
+    network = sequential("softmax")
+    network.compile("sgd", loss() if name == "Focal" else loss(COUNTS))
+    with pytest.raises(ValueError, match="these are the output of a softmax or sigmoid"):
+        network.fit(make_images(), np.zeros(7, int), verbose=0)
+
+
+def test_a_network_of_a_dict_is_refused():
+    inputs = keras.Input((5,))
+    network = keras.Model(inputs, {"logits": keras.layers.Dense(3)(inputs)})
+    with pytest.raises(ValueError, match="one tensor of logits; it gives a dict"):
+        lade_tf.LADEModel(network, COUNTS)(make_images())
+
+
+def test_a_probability_below_half_precision_is_not_known_more_exactly():
+    outputs = keras.layers.Activation("softmax", dtype="mixed_float16")
+    network = keras.Sequential([keras.Input((3,)), outputs])
+    adapted = lade_tf.AdaptedModel(network, COUNTS, from_logits=False)
+    found = adapted(np.array([[0.0, -30.0, -40.0]], np.float32))
+    np.testing.assert_allclose(found[0, 1] - found[0, 0], np.log(2.0**-24), rtol=1e-3)
 
 
 def test_a_metric_that_expects_probabilities_is_refused():
@@ -99,7 +150,16 @@ def test_a_metric_that_expects_probabilities_is_refused():
     of_class = "SparseCategoricalCrossentropy"
     own = [lade_tf.metrics.NegativeLogLikelihood()]
     keras_own = [metrics.SparseCategoricalCrossentropy()]
-    for metric in (name, of_class, ["accuracy", name], [getattr(metrics, name)], keras_own, own):
+    for metric in (
+        name,
+        of_class,
+        "AUC",
+        "ce",
+        ["accuracy", name],
+        [getattr(metrics, name)],
+        keras_own,
+        own,
+    ):
         for argument in ("metrics", "weighted_metrics"):
             with pytest.raises(ValueError, match="metrics must expect logits"):
                 adapted.compile("sgd", **{argument: metric})
@@ -133,6 +193,53 @@ def test_a_network_whose_loss_took_the_prior_out_is_refused(loss, message):
     network.compile("sgd", getattr(lade_tf.losses, loss)(COUNTS))
     with pytest.raises(ValueError, match=message):
         lade_tf.adapt(network, COUNTS)
+
+
+def test_a_loss_in_a_structure_is_seen():
+    for loss in ([lade_tf.losses.LADE(COUNTS)], {"dense": lade_tf.losses.LADE(COUNTS)}):
+        network = functional(None)
+        network.layers[-1].name = "dense"
+        network.compile("sgd", loss)
+        with pytest.raises(ValueError, match="compiled with LADE"):
+            lade_tf.adapt(network, COUNTS)
+
+
+def test_a_prior_is_not_taken_out_by_loss_and_model():
+    losses = lade_tf.losses
+    adapted = lade_tf.adapt(sequential(None), COUNTS)
+    for loss in (losses.LADE(COUNTS), losses.BalancedSoftmax(COUNTS)):
+        with pytest.raises(ValueError, match="loss must fit the prior that this model takes out"):
+            adapted.compile("sgd", loss)
+        lade_tf.AdaptedModel(sequential(None), COUNTS).compile("sgd", loss)
+    loss = losses.LogitAdjustment(COUNTS, tau=0.5)
+    with pytest.raises(ValueError, match="source_prior=loss.source_prior"):
+        adapted.compile("sgd", loss)
+    right = lade_tf.AdaptedModel(sequential(None), COUNTS, source_prior=loss.source_prior)
+    right.compile("sgd", loss)
+    adapted.compile("sgd", losses.LogitAdjustment(COUNTS, tau=0))
+
+
+@pytest.mark.parametrize("kind", [lade_tf.AdaptedModel, lade_tf.LADEModel])
+def test_a_network_that_has_a_target_prior_gets_no_second_one(kind):
+    inner = lade_tf.LADEModel(sequential(None), COUNTS)
+    inputs = keras.Input((5,))
+    layered = lade_tf.PriorAdaptLayer()(keras.layers.Dense(3)(inputs))
+    for network in (inner, keras.Model(inputs, layered), keras.Sequential([inner])):
+        with pytest.raises(ValueError, match="this one has a target prior already"):
+            kind(network, COUNTS)
+
+
+def test_keras_metrics_see_finite_logits_of_a_class_of_target_prior_zero():
+    model = lade_tf.LADEModel(sequential(None), COUNTS)
+    top = keras.metrics.SparseTopKCategoricalAccuracy(1, name="top")
+    entropy = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="entropy")
+    model.compile("sgd", metrics=["accuracy", top, entropy])
+    model.set_target_prior([0.5, 0.5, 0])
+    logs = model.evaluate(
+        make_images(), np.array([0, 1, 0, 1, 0, 1, 1]), return_dict=True, verbose=0
+    )
+    assert logs["top"] == logs["accuracy"] > 0 and np.isfinite(logs["entropy"])
+    assert np.isneginf(model.predict(make_images(), verbose=0)[:, 2]).all()
 
 
 def test_a_network_whose_loss_leaves_the_training_prior_is_taken():
@@ -236,6 +343,56 @@ def test_adapt_to_takes_data_sets(exact):
     np.testing.assert_allclose(found.prior, expected, atol=1e-6)
 
 
+class Batches(keras.utils.PyDataset):
+    """A data set in another order at each pass."""
+
+    def __init__(self, source, labels):
+        super().__init__()
+        self.data, self.rng = (source, labels), np.random.default_rng(0)
+        self.order = self.rng.permutation(len(labels))
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if index == 0:
+            self.order = self.rng.permutation(self.order)
+        part = self.order[index::3]
+        return self.data[0][part], self.data[1][part]
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_a_shuffled_data_set_brings_its_own_labels(exact, kind, column):
+    source, labels = gaussians(0.3, 3000, seed=0)
+    target, _ = gaussians(0.7, 3000, seed=1)
+    expected = exact.adapt_to(target, source, labels).prior
+    temperature = exact.calibrate(source, labels)
+    exact.prior_adapt.set_temperature(1)
+    pair = source, labels[:, None] if column else labels
+    if kind == "tf.data":
+        data = tf.data.Dataset.from_tensor_slices(pair).shuffle(3000, seed=0).batch(700)
+    else:
+        data = Batches(*pair)
+    np.testing.assert_allclose(exact.adapt_to(target, data).prior, expected, atol=1e-5)
+    assert exact.calibrate(data) == pytest.approx(temperature, rel=1e-5)
+    for fit in (
+        lambda: exact.calibrate(data, labels),
+        lambda: exact.adapt_to(target, data, labels),
+    ):
+        with pytest.raises(ValueError, match="labels must be those that the inputs yield"):
+            fit()
+
+
+def test_labels_that_nothing_yields_must_be_given(exact):
+    source, labels = gaussians(0.3, 300, seed=0)
+    for inputs in (source, tf.data.Dataset.from_tensor_slices(source).batch(9)):
+        with pytest.raises(ValueError, match="source_labels must be given, except for a tf.data"):
+            exact.adapt_to(source, inputs)
+        with pytest.raises(ValueError, match="^labels must be given, except"):
+            exact.calibrate(inputs)
+
+
 def test_labels_may_be_a_column(exact):
     source, labels = gaussians(0.3, 300, seed=0)
     temperature = exact.calibrate(source, labels)
@@ -250,6 +407,11 @@ def test_labels_may_be_a_column(exact):
     ("changed", "message"),
     [
         ({"method": "emm"}, "method must be one of"),
+        ({"soft": True}, "soft means nothing for method 'em', which takes calibrate, tolerance"),
+        (
+            {"method": "bbse", "foo": 1},
+            "foo means nothing for method 'bbse', which takes soft, boot",
+        ),
         ({"source_labels": [0]}, "source_labels must hold 7 samples; got 1"),
         ({"source_labels": np.zeros([7, 2], int)}, r"source_labels must have shape \[samples\]"),
         ({"source_labels": np.full(7, 3)}, r"source_labels must be in 0\.\.2; got values from 3"),

@@ -107,6 +107,7 @@ def test_another_number_of_names_is_refused(model, tmp_path):
         ({"emu", "cat", "dog"}, "class_names must be a list of strings in label order"),
         ([b"cat", b"dog", b"emu"], "class_names must be strings; got .b'cat'"),
         (["cat", None, "emu"], "class_names must be strings"),
+        (["cat", "emu", "cat"], "class_names must differ; got 'cat' twice"),
     ],
 )
 def test_what_are_no_names_in_label_order_is_refused(model, tmp_path, names, message):
@@ -195,3 +196,14 @@ def test_exporting_again_replaces_the_whole_folder(model, tmp_path):
         model.export(tmp_path / "new", class_names=names)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
     assert json.loads((tmp_path / "new" / "assets" / "class_names.json").read_text()) == names
+
+
+def test_other_formats_know_the_input_too(model, tmp_path):
+    model.export(tmp_path / "model.tflite", format="litert", verbose=False)
+    interpreter = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    images = make_images(1)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(logits, model(images), atol=1e-5)

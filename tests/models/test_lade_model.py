@@ -262,3 +262,20 @@ def test_a_bad_prior_is_refused_and_the_stored_one_stays():
 
 def test_training_prior_is_that_of_the_counts():
     np.testing.assert_array_equal(make_model().training_prior, priors.class_prior(COUNTS))
+
+
+def test_fit_without_labels_says_so():
+    network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    model = lade_tf.LADEModel(network, [7, 2, 1])
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="labels must be given, integers of shape"):
+        model.fit(np.zeros((4, 5), np.float32), verbose=0)
+
+
+def test_weights_of_another_shape_are_refused_in_a_graph():
+    network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    model = lade_tf.LADEModel(network, [7, 2, 1])
+    model.compile("sgd")
+    weight = np.ones((4, 3), np.float32)
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \[batch\] or"):
+        model.fit(np.zeros((4, 5), np.float32), np.zeros(4, int), sample_weight=weight, verbose=0)

@@ -1,0 +1,21 @@
+"""Labelled samples that a data set yields, in the one order of a single pass."""
+
+import keras
+import tensorflow as tf
+
+
+def labelled_batches(inputs):
+    """Returns an iterator over (inputs, labels) of each batch, None for what yields no labels.
+
+    Args:
+        inputs: what Keras' `predict` takes; tf.data.Dataset and PyDataset may yield labels.
+    """
+    if isinstance(inputs, tf.data.Dataset):
+        batches, first = inputs, inputs.element_spec
+    elif isinstance(inputs, keras.utils.PyDataset) and len(inputs):
+        batches, first = (inputs[i] for i in range(len(inputs))), inputs[0]
+    else:
+        return None
+    if keras.utils.unpack_x_y_sample_weight(first)[1] is None:
+        return None
+    return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in batches)
