@@ -1,5 +1,7 @@
 """Labelled samples that a data set yields, in the one order of a single pass."""
 
+import itertools
+
 import keras
 import tensorflow as tf
 
@@ -13,7 +15,9 @@ def labelled_batches(inputs):
     if isinstance(inputs, tf.data.Dataset):
         batches, first = inputs, inputs.element_spec
     elif isinstance(inputs, keras.utils.PyDataset) and len(inputs):
-        batches, first = (inputs[i] for i in range(len(inputs))), inputs[0]
+        batches = (inputs[i] for i in range(len(inputs)))
+        first = next(batches)
+        batches = itertools.chain([first], batches)  # a batch may cost much, and is read once
     else:
         return None
     if keras.utils.unpack_x_y_sample_weight(first)[1] is None:
