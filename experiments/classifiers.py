@@ -59,7 +59,7 @@ def load(run=None, model=None):
 
 def of_model(model, class_names):
     """Returns the `Classifier` that an `AdaptedModel` is."""
-    raw_logits = tf.function(model.raw_logits)
+    raw_logits = tf.function(model.raw_logits, autograph=False)
     return Classifier(
         lambda images: raw_logits(images) / model.temperature,
         model.prior_adapt.source_prior,

@@ -285,7 +285,9 @@ def train_batches(config, data, initial_epoch):
     ]
     if not method.paired:
         return streams[0]
-    return tf.data.Dataset.zip(*streams).map(lambda one, other: tuple(zip(one, other, strict=True)))
+    return tf.data.Dataset.zip(*streams).map(
+        tf.autograph.experimental.do_not_convert(lambda *pair: tuple(zip(*pair, strict=True)))
+    )
 
 
 def recompute_statistics(model, config, data):
@@ -294,7 +296,7 @@ def recompute_statistics(model, config, data):
     One epoch of training batches goes through the network, which notes their statistics.
     """
     epoch = num_epochs(config) - 1
-    forward = tf.function(lambda images: model.network(images, training=True))
+    forward = tf.function(lambda x: model.network(x, training=True), autograph=False)
     for images, _ in train_batches(config, data, initial_epoch=epoch):
         forward(images)
 

@@ -289,7 +289,7 @@ class SavedLogits:
     @classmethod
     def of_model(cls, model, data):
         """Runs an `AdaptedModel` over the test set of an `ImageData`."""
-        raw_logits = tf.function(model.raw_logits)
+        raw_logits = tf.function(model.raw_logits, autograph=False)
         return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: a quiet TensorFlow with two CPU devices, and a fresh global state each."""
 
+import gc
 import os
 import pathlib
 
@@ -14,6 +15,20 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+def pytest_collection_finish():
+    """What TensorFlow and Keras made while they were imported is no garbage: don't search it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_memory():
+    """The graphs of a module end with it; their cycles would live until a worker holds 4 GB."""
+    yield
+    keras.utils.clear_session()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

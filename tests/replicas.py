@@ -38,15 +38,9 @@ def make_batch(size, sort=False):
     return logits, labels, rng.integers(0, 3, size).astype(np.float32)
 
 
-def lader(sizes, estimator, weighted, sort):
-    """Returns LADER, its gradient, what it sends, of replicas with `sizes` examples each.
-
-    Value and gradient are the replicas', weighted with their shares; what is sent is a list of the
-    shapes that each replica gathers.
-    """
-    strategy = make_strategy(len(sizes))
-    logits, labels, weights = make_batch(sum(sizes), sort)
-    sent = []
+def laders(number, cases):
+    """Returns what `lader` gives of each case, of so many replicas."""
+    strategy, sent = make_strategy(number), []
     context = tf.distribute.ReplicaContext
     all_gather = context.all_gather
 
@@ -55,6 +49,19 @@ def lader(sizes, estimator, weighted, sort):
         return all_gather(self, value, axis)
 
     context.all_gather = recorded
+    results = []
+    for case in cases:
+        sent.clear()
+        results.append((*lader(strategy, *case), list(sent)))
+    return results
+
+
+def lader(strategy, sizes, estimator, weighted, sort):
+    """Returns LADER and its gradient, of replicas with `sizes` examples each.
+
+    Both are the sums over replicas, weighted with their shares.
+    """
+    logits, labels, weights = make_batch(sum(sizes), sort)
 
     def part(array):
         parts = np.split(array, np.cumsum(sizes)[:-1])
@@ -74,7 +81,7 @@ def lader(sizes, estimator, weighted, sort):
     values, gradients = strategy.run(step, args=tuple(map(part, (logits, labels, weights))))
     parts = strategy.experimental_local_results(gradients)
     total = sum(value.numpy() for value in strategy.experimental_local_results(values))
-    return total, np.concatenate([part.numpy() for part in parts]), sent
+    return total, np.concatenate([part.numpy() for part in parts])
 
 
 def train(replicas, kind, estimator, epochs, jit_compile=False):

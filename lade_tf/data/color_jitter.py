@@ -28,7 +28,7 @@ def draw_jitter(batch_size, seed, jitter):
 
 
 # Compiled, because a dozen passes over the image become a few: about 0.2 ms an image, not 0.4.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def color_jitter(image, factors, order):
     """Multiplies brightness, contrast and saturation.
 

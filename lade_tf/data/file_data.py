@@ -12,7 +12,7 @@ from lade_tf.data import color_jitter, image_decoding, mixup, philox, policies, 
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_range, check_sampling
 from lade_tf.data.file_reading import read_files
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import prefetched
+from lade_tf.data.streams import graph_function, prefetched
 
 AUGMENTATIONS = ("standard", "randaugment")
 
@@ -161,6 +161,7 @@ class FileData(DataSet):
             sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
         )
 
+        @graph_function
         def epoch_batches(epoch):
             stem = epoch_seed(sampler, seed, epoch)
 
@@ -213,7 +214,9 @@ class FileData(DataSet):
 
         files = tf.data.Dataset.range(len(part.paths), output_type=tf.int32)
         stream = read_files(part.path_tensor, files, files, load).batch(batch_size)
-        stream = stream.map(lambda files, images: (images, tf.gather(labels, files)))
+        stream = stream.map(
+            graph_function(lambda files, images: (images, tf.gather(labels, files)))
+        )
         num_batches = -(-len(part.paths) // batch_size)
         stream = stream.apply(tf.data.experimental.assert_cardinality(num_batches))
         return prefetched(stream, PREFETCHED_BATCHES)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from lade_tf.data import records
 from lade_tf.data.image_decoding import PARALLEL_FILES, bad_image_reason
+from lade_tf.data.streams import graph_function
 
 UNREADABLE = "is no image that can be read"
 
@@ -30,9 +31,11 @@ def read_files(paths, files, elements, load):
         `tf.errors.InvalidArgumentError` that names it; `explained` adds the reason.
     """
 
+    @graph_function
     def load_file(file, *rest):
         return file, load(records.read(paths[file]), file, *rest)
 
+    @graph_function
     def check(wanted, loaded):
         file, image = loaded
         # No Python here to find the reason: a stream works ahead, and a process that ends while

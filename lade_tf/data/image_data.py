@@ -8,7 +8,7 @@ import tensorflow as tf
 from lade_tf.data import mixup, policies
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import prefetched
+from lade_tf.data.streams import graph_function, prefetched
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
 PARALLEL_BATCHES = 2
@@ -134,13 +134,14 @@ class ImageData(DataSet):
         )
         images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
 
+        @graph_function
         def numbered_indices(epoch):
             numbered = tf.data.Dataset.from_tensor_slices(epoch_indices(epoch)).enumerate()
             return numbered.map(lambda step, indices: (epoch, step, indices))
 
         stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(numbered_indices)
         stream = stream.map(
-            lambda *position: make_batch(images, labels, *position),
+            graph_function(lambda *position: make_batch(images, labels, *position)),
             num_parallel_calls=PARALLEL_BATCHES,
             deterministic=True,
         )
@@ -206,5 +207,7 @@ class ImageData(DataSet):
         part = getattr(self, split)
         stream = tf.data.Dataset.from_tensor_slices((part.images, part.labels))
         stream = stream.batch(batch_size)
-        stream = stream.map(lambda images, labels: (tf.cast(images, tf.float32), labels))
+        stream = stream.map(
+            graph_function(lambda images, labels: (tf.cast(images, tf.float32), labels))
+        )
         return prefetched(stream, 1)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.data import records
+from lade_tf.data.streams import graph_function
 
 # Files that are decoded at the same time, one on each core that this process may use: decoding
 # keeps a core busy, and each may hold a large image.
@@ -85,6 +86,7 @@ def find_bad_images(paths):
     """
     names = path_tensor(paths)
 
+    @graph_function
     def try_file(position):
         # The size is returned because TensorFlow would leave out a decoding without a use.
         return position, tf.size(_decode_whole(names[position]))

@@ -1,6 +1,10 @@
-"""What all streams of batches end with."""
+"""What all streams of batches are made with."""
 
 import tensorflow as tf
+
+# For what a stream calls. Nothing here has Python's control flow over tensors, and AutoGraph, which
+# would look for it, takes longer than all else that making a stream does.
+graph_function = tf.autograph.experimental.do_not_convert
 
 
 def prefetched(stream, batches):

@@ -191,7 +191,7 @@ class AdaptedModel(MultiWorkerModel):
             )
         if batches is None:
             return self._predicted_logits(inputs, batch_size), labels
-        forward = tf.function(self.raw_logits, reduce_retracing=True)
+        forward = tf.function(self.raw_logits, reduce_retracing=True, autograph=False)
         passed = [(forward(x), np.asarray(y)) for x, y in batches]
         own = np.concatenate([y for _, y in passed])
         own = check_class_indices(name, own, None, len(self.class_counts))
@@ -269,7 +269,7 @@ class AdaptedModel(MultiWorkerModel):
         outputs_of = self._outputs
         if self._compiles_replicas:
             # A function of each replica's own: it captures the replica's variables.
-            outputs_of = tf.function(outputs_of, jit_compile=True)
+            outputs_of = tf.function(outputs_of, jit_compile=True, autograph=False)
         outputs = outputs_of(x, training=True)
         losses = [
             self._replica_loss(x, labels, outputs, sample_weight, training=True)

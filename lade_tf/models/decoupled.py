@@ -254,7 +254,7 @@ def class_means(network, batches, num_classes):
     feature_model, _ = split(network)
     num_classes = check_integer(num_classes, "num_classes", minimum=1)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def features_of(images):
         return tf.cast(feature_model(images, training=False), tf.float64)
 

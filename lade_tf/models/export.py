@@ -86,17 +86,17 @@ class _ServedModel(tf.Module):
         # Nor are the tables of lookup layers.
         self.layers = [layer for layer in model._flatten_layers() if layer is not model]
         prior_spec = tf.TensorSpec(None, tf.float32, name="target_prior")
-        num_classes = len(model.class_counts)
+        stored_spec = tf.TensorSpec([len(model.class_counts)], tf.float32, name="prior")
 
-        @tf.function(input_signature=[image_spec])
+        @tf.function(input_signature=[image_spec], autograph=False)
         def serve(images):
             return _named_outputs(model(images, training=False))
 
-        @tf.function(input_signature=[image_spec, prior_spec])
+        @tf.function(input_signature=[image_spec, prior_spec], autograph=False)
         def serve_with_prior(images, target_prior):
             return _named_outputs(model(images, target_prior=target_prior, training=False))
 
-        @tf.function(input_signature=[tf.TensorSpec([num_classes], tf.float32, name="prior")])
+        @tf.function(input_signature=[stored_spec], autograph=False)
         def set_target_prior(prior):
             stored = model.prior_adapt.target_prior
             stored.assign(model.prior_adapt.check_in_graph(prior, batch_size=1)[0])

@@ -85,7 +85,7 @@ class LADEModel(OwnLossModel):
         if not self._compiles_replicas:
             return super()._loss_step(x, y, sample_weight)
 
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def forward(x, y, sample_weight):
             logits = self.raw_logits(x, training=True)
             labels = label_sets(y)

@@ -100,33 +100,6 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     assert "isn't a run folder (thesis.txt)" in errors and (tmp_path / "thesis.txt").exists()
 
 
-def test_softmax_shows_the_pair_with_and_without_adaptation(tmp_path):
-    output = run("train.py", *TINY, "--loss=softmax", "--run_dir=run", cwd=tmp_path)
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["metrics"] != result["metrics_unadapted"] and "not told" in output
-    saved = runs.SavedLogits.load(tmp_path / "run" / "test_logits.npz")
-    np.testing.assert_allclose(saved.source_prior, saved.counts / saved.counts.sum())
-
-
-@pytest.mark.parametrize("flags", [("focal",), ("cb_focal",), ("logit_adjustment", "--tau=0.5")])
-def test_the_other_losses_run_and_save_what_their_logits_carry(flags, tmp_path):
-    run("train.py", *TINY, f"--loss={flags[0]}", *flags[1:], "--run_dir=run", cwd=tmp_path)
-    saved = runs.SavedLogits.load(tmp_path / "run" / "test_logits.npz")
-    power = {"focal": 1, "cb_focal": 0, "logit_adjustment": 0.5}[flags[0]]
-    np.testing.assert_allclose(
-        saved.source_prior, saved.counts**power / (saved.counts**power).sum()
-    )
-
-
-def test_balanced_softmax_and_the_reference_estimator_run(tmp_path):
-    run("train.py", *TINY, "--loss=balanced_softmax", cwd=tmp_path)
-    run("train.py", *TINY, "--loss=lade", "--estimator=reference", cwd=tmp_path)
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
-        "digits_lt-ib20-balanced_softmax-3ep-seed0",
-        "digits_lt-ib20-lade-reference-3ep-seed0",
-    }
-
-
 def test_evaluate_gives_the_numbers_of_the_run(lade_run, tmp_path):
     flags = (f"--run={lade_run}", f"--compare={lade_run}", "--output=metrics.json")
     assert "95 % interval" in run("evaluate.py", *flags, cwd=tmp_path)

@@ -22,6 +22,7 @@ SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.secon
 UNTRAINED = {name for name, method in methods.METHODS.items() if not method.is_trained}
 FLAG_DEFAULTS = {"seed": 0, "data_seed": 0, "precision": "float32"}
 FLAGS = ("--dataset=digits_lt", "--epochs=12")
+NOT_THE_DEFAULTS = {"lade": {"estimator": "reference"}, "logit_adjustment": {"tau": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,26 @@ def loss(request):
 
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("first")
-    run("train.py", *FLAGS, "--loss=softmax", "--run_dir=softmax", cwd=folder)
-    return folder / "softmax"
+    """The folder of a finished run of softmax, which second stages start from."""
+    return train("softmax", tmp_path_factory.mktemp("softmax"))
 
 
 @pytest.fixture(scope="module")
 def finished(loss, first_stage, tmp_path_factory):
     """The folder of a finished run of the method."""
-    folder = tmp_path_factory.mktemp(loss)
+    if loss == "softmax":
+        return first_stage
     flags = (f"--init_from={first_stage}",) if loss in SECOND_STAGE else ()
-    run("train.py", *FLAGS, f"--loss={loss}", "--run_dir=run", "--export", *flags, cwd=folder)
-    return folder / "run"
+    return train(loss, tmp_path_factory.mktemp(loss), *flags)
+
+
+def train(loss, folder, *flags):
+    """Trains a method, without --run_dir, and returns the one run folder that it leaves."""
+    given = (f"--{name}={value}" for name, value in NOT_THE_DEFAULTS.get(loss, {}).items())
+    output = run("train.py", *FLAGS, f"--loss={loss}", *given, "--export", *flags, cwd=folder)
+    [run_folder] = (folder / "runs").iterdir()
+    (folder / "output.txt").write_text(output)
+    return run_folder
 
 
 @pytest.fixture
@@ -60,11 +69,20 @@ def config(loss, first_stage):
 
 def test_its_run_says_what_its_logits_carry(loss, finished):
     saved = runs.SavedLogits.load(finished / "test_logits.npz")
-    carried = saved.counts ** (methods.METHODS[loss].carries == "training")
+    power = 0.5 if loss == "logit_adjustment" else methods.METHODS[loss].carries == "training"
+    carried = saved.counts**power
     np.testing.assert_allclose(saved.source_prior, carried / carried.sum())
     result = json.loads((finished / "result.json").read_text())
-    assert result["config"]["loss"] == loss
+    given = {"loss": loss, **NOT_THE_DEFAULTS.get(loss, {})}
+    assert {name: result["config"][name] for name in given} == given
+    assert finished.name == recipes.run_name(result["config"])
     assert result["metrics"]["accuracy"] > 0.3  # twelve epochs; chance is 0.1
+
+
+def test_softmax_shows_the_pair_with_and_without_adaptation(first_stage):
+    result = json.loads((first_stage / "result.json").read_text())
+    assert result["metrics"] != result["metrics_unadapted"]
+    assert "not told" in (first_stage.parents[1] / "output.txt").read_text()
 
 
 def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished, data):
@@ -88,20 +106,22 @@ def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
     config |= {"stage2_epochs": 3} if loss in SECOND_STAGE else {"epochs": 3}
     config |= {"drw_epoch": 2} if loss == "ldam_drw" else {}
     folder, whole = runs.RunFolder(tmp_path), methods.build_trainee(config, data).model
-    fit(whole, config, data, 0, 3)
-    killed = methods.build_trainee(config, data).model
-    fit(killed, config, data, 0, 1)
-    checkpoints.save(folder, killed, checkpoints.Progress(1))
+    before = state(whole)
+
+    def save(epoch, logs):
+        if epoch == 0:
+            checkpoints.save(folder, whole, checkpoints.Progress(1))
+
+    fit(whole, config, data, 0, 3, keras.callbacks.LambdaCallback(on_epoch_end=save))
     resumed = methods.build_trainee(config, data).model
     assert checkpoints.restore(folder, resumed).epoch == 1
     fit(resumed, config, data, 1, 3)
-    before = methods.build_trainee(config, data).model
     for path, weights in state(whole).items():
         np.testing.assert_array_equal(state(resumed)[path], weights, err_msg=path)
-    assert any(not np.array_equal(state(before)[path], w) for path, w in state(whole).items())
+    assert any(not np.array_equal(before[path], w) for path, w in state(whole).items())
 
 
-def fit(model, config, data, start, end):
+def fit(model, config, data, start, end, *callbacks):
     model.fit(
         methods.train_batches(config, data, start),
         initial_epoch=start,
@@ -109,6 +129,7 @@ def fit(model, config, data, start, end):
         steps_per_epoch=data.steps_per_epoch(config["batch_size"]),
         shuffle=False,
         verbose=0,
+        callbacks=callbacks,
     )
 
 

@@ -1,5 +1,7 @@
 """LADE on replicas is LADE of the global batch, whatever each replica's share."""
 
+import itertools
+
 import numpy as np
 import pytest
 import replicas
@@ -15,13 +17,28 @@ SHARES = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("estimator", lade_tf.ops.ESTIMATORS)
-@pytest.mark.parametrize("name", SHARES)
-def test_value_and_gradient_are_those_of_the_global_batch(name, estimator, weighted):
-    sizes, sort = SHARES[name], not weighted  # sorted, a class is on few replicas
-    value, gradient, sent = replicas.in_a_process(replicas.lader, sizes, estimator, weighted, sort)
-    logits, labels, weights = map(tf.constant, replicas.make_batch(12, sort))
+ESTIMATORS = lade_tf.ops.ESTIMATORS
+CASES = [*itertools.product(SHARES, ESTIMATORS, (False, True))]
+
+
+@pytest.fixture(scope="module")
+def of_replicas():
+    """What `replicas.lader` gives of each case: one process for each number of replicas."""
+    found = {}
+    for number in {len(sizes) for sizes in SHARES.values()}:
+        cases = [case for case in CASES if len(SHARES[case[0]]) == number]
+        # Sorted, a class is on few replicas.
+        arguments = [(SHARES[name], kind, weighted, not weighted) for name, kind, weighted in cases]
+        results = replicas.in_a_process(replicas.laders, number, arguments)
+        found |= zip(cases, results, strict=True)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_value_and_gradient_are_those_of_the_global_batch(case, of_replicas):
+    name, estimator, weighted = case
+    value, gradient, sent = of_replicas[case]
+    logits, labels, weights = map(tf.constant, replicas.make_batch(12, not weighted))
     with tf.GradientTape() as tape:
         tape.watch(logits)
         arguments = (0.3, estimator, weights if weighted else None)
@@ -30,7 +47,7 @@ def test_value_and_gradient_are_those_of_the_global_batch(name, estimator, weigh
     expected = tape.gradient(expected, logits).numpy()
     np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max())
     # Three floats a class and replica, whatever the batch.
-    assert sent == [(1, 3, 4)] * len(sizes)
+    assert sent == [(1, 3, 4)] * len(SHARES[name])
 
 
 @pytest.mark.slow
