@@ -6,11 +6,15 @@ A run of digits_lt is trained once without a kill. Then others of the same comma
 SIGKILL again and again, every second time while a checkpoint is being written, and restarted until
 they end. A run's kills are survived if its weights, optimizer, history and test logits are those of
 the first run, bit for bit. What remains at the end is printed: survived / tried.
+
+Runs are forked from a process that has imported TensorFlow: that takes longer than a kill's epochs.
 """
 
+import multiprocessing
+import os
 import pathlib
 import random
-import subprocess
+import runpy
 import sys
 import tempfile
 import time
@@ -22,36 +26,54 @@ import runs
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("kills", 25, "How many kills.", lower_bound=1)
-flags.DEFINE_integer("kills_per_run", 5, "Kills of one run before it may end.", lower_bound=1)
-flags.DEFINE_integer("epochs", 60, "Epochs of a run.", lower_bound=2)
-flags.DEFINE_integer("seed", 0, "Seed of the moments.")
-flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-
 LONGEST_WAIT = 1.0  # seconds from a checkpoint to the kill
 CLOCKS = ("seconds", "cpu_seconds", "images_per_second")
 
 
-def command(folder):
-    train = pathlib.Path(__file__).with_name("train.py")
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["tensorflow", "keras", "lade_tf", "sklearn.datasets", "h5py"])
+
+
+def start(folder):
+    """Starts the training of a run folder, or goes on with it, and returns its process."""
     flags_of_run = ("--dataset=digits_lt", "--loss=lade", f"--epochs={FLAGS.epochs}")
-    return [sys.executable, str(train), *flags_of_run, f"--run_dir={folder}"]
+    process = server.Process(target=_train, args=(*flags_of_run, f"--run_dir={folder}"))
+    process.start()
+    return process
+
+
+def _train(*given):
+    """Does in a forked process what `python train.py FLAGS` does, without its output."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    script = str(pathlib.Path(__file__).with_name("train.py"))
+    sys.argv = [script, *given]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
+
+
+def finish(folder):
+    """Trains a run to its end."""
+    process = start(folder)
+    process.join()
+    if process.exitcode:
+        raise ValueError(f"training in {folder} ended with exit code {process.exitcode}")
 
 
 def kill_once(folder, moment, in_a_write):
     """Starts the run and kills it; returns whether it was still running."""
     checkpoint = folder / "last.weights.h5"
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-    process = subprocess.Popen(
-        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and _modified(checkpoint) == before:
+    process = start(folder)
+    while process.is_alive() and _modified(checkpoint) == before:
         time.sleep(0.005)
     time.sleep(moment)
-    while in_a_write and process.poll() is None and not any(folder.glob("tmp-*last.weights.h5")):
+    while in_a_write and process.is_alive() and not any(folder.glob("tmp-*last.weights.h5")):
         pass
     process.kill()
-    return process.wait() < 0
+    process.join()
+    return process.exitcode < 0
 
 
 def _modified(path):
@@ -85,7 +107,7 @@ def main():
     tried = survived = 0
     with tempfile.TemporaryDirectory() as parent:
         parent = pathlib.Path(parent)
-        subprocess.run(command(parent / "whole"), check=True, stdout=subprocess.DEVNULL)
+        finish(parent / "whole")
         expected = state(parent / "whole")
         while tried < FLAGS.kills:
             folder = parent / f"killed-at-{tried}"
@@ -94,7 +116,7 @@ def main():
                 if not kill_once(folder, moments.uniform(0, LONGEST_WAIT), kills % 2 == 1):
                     break  # it ended before
                 kills += 1
-            subprocess.run(command(folder), check=True, stdout=subprocess.DEVNULL)
+            finish(folder)
             tried += kills
             survived += kills if is_same(folder, expected) else 0
             print(f"survived / tried: {survived} / {tried}", flush=True)
@@ -107,5 +129,10 @@ def main():
         raise ValueError(f"{tried - survived} of {tried} kills changed what the run ended with")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # not where a run is forked: train.py has flags of these names too
+    flags.DEFINE_integer("kills", 25, "How many kills.", lower_bound=1)
+    flags.DEFINE_integer("kills_per_run", 5, "Kills of one run before it may end.", lower_bound=1)
+    flags.DEFINE_integer("epochs", 60, "Epochs of a run.", lower_bound=2)
+    flags.DEFINE_integer("seed", 0, "Seed of the moments.")
+    flags.DEFINE_string("output", None, "JSON file to write; must be new.")
     binary.run(main)

@@ -84,17 +84,23 @@ def lader(strategy, sizes, estimator, weighted, sort):
     return total, np.concatenate([part.numpy() for part in parts])
 
 
-def train(replicas, kind, estimator, epochs, jit_compile=False):
+def trainings(number, cases):
+    """Returns what `train` gives of each case, of so many replicas."""
+    strategy = make_strategy(number) if number > 1 else tf.distribute.get_strategy()
+    return [train(strategy, *case) for case in cases]
+
+
+def train(strategy, kind, estimator, epochs, jit_compile=False):
     """Returns the weights and the losses of a training on 22 images in batches of 8.
 
     The last batch has 6: four replicas get 2, 2, 2 and none.
 
     Args:
-        replicas: how many.
+        strategy: of one or more replicas.
         kind: "model" for LADEModel, "loss" for the loss in a Keras model of the user's.
         jit_compile: whether to use XLA, with layer instead of batch normalisation.
     """
-    strategy = make_strategy(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
     rng = np.random.default_rng(1)
     images = rng.normal(size=(22, 6)).astype(np.float32)
     labels = rng.permutation(np.repeat([0, 1, 2, 3], [10, 7, 4, 1]))

@@ -150,11 +150,18 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path):
     assert "file/run" in errors and "Traceback" not in errors
 
 
-@pytest.mark.slow
-def test_a_killed_cifar_run_resumes_and_learns(tmp_path, shared_data):
-    # Three epochs: TensorFlow reorders a step's operations after some 90 steps.
-    flags = ("--dataset=cifar100_lt", f"--data_dir={shared_data / 'data' / 'tfds'}", "--epochs=3")
-    result = check_kill_and_resume(tmp_path, *flags, seconds=6)
+@pytest.mark.parametrize(
+    ("backbone", "epochs", "seconds"),
+    [
+        # More than the some 90 steps after which TensorFlow reorders a step's operations.
+        pytest.param("small_cnn", 4, 1, marks=pytest.mark.slow),
+        pytest.param("resnet32", 3, 6, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_killed_cifar_run_resumes_and_learns(backbone, epochs, seconds, tmp_path, shared_data):
+    flags = ("--dataset=cifar100_lt", f"--data_dir={shared_data / 'data' / 'tfds'}")
+    flags += (f"--backbone={backbone}", f"--epochs={epochs}")
+    result = check_kill_and_resume(tmp_path, *flags, seconds=seconds)
     assert result["metrics"]["accuracy"] > 0.02  # twice chance
 
 

@@ -50,16 +50,28 @@ def test_value_and_gradient_are_those_of_the_global_batch(case, of_replicas):
     assert sent == [(1, 3, 4)] * len(SHARES[name])
 
 
+# Kind, estimator, epochs and whether to use XLA.
+TRAININGS = [("model", "paper", 7, False), ("loss", "reference", 7, False)]
+TRAININGS += [("model", "reference", 7, True)]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """{number of replicas: {training: its weights and losses}}, a process for each number."""
+    found = {}
+    for number in (1, 2, 4):
+        results = replicas.in_a_process(replicas.trainings, number, TRAININGS)
+        found[number] = dict(zip(TRAININGS, results, strict=True))
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "estimator", "jit_compile"),
-    [("model", "paper", False), ("loss", "reference", False), ("model", "reference", True)],
-)
-def test_trained_weights_are_those_of_one_device(kind, estimator, jit_compile):
-    arguments = (kind, estimator, 7, jit_compile)
-    weights, history = replicas.in_a_process(replicas.train, 1, *arguments)
+@pytest.mark.parametrize("training", TRAININGS, ids=str)
+def test_trained_weights_are_those_of_one_device(training, trained):
+    kind = training[0]
+    weights, history = trained[1][training]
     for number in (2, 4):
-        actual, actual_history = replicas.in_a_process(replicas.train, number, *arguments)
+        actual, actual_history = trained[number][training]
         for one, other in zip(actual, weights, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
         if kind == "model":
