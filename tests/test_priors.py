@@ -1,7 +1,10 @@
+import decimal
+import fractions
 import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lade_tf import priors
 
@@ -28,6 +31,56 @@ def test_smooth_adds_one_to_every_count():
 def test_bad_counts_are_refused(counts, message):
     with pytest.raises(ValueError, match=f"counts must.*{message}"):
         priors.class_prior(counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (["900", "90", "10"], "got text"),
+        ([900, "90", 10], "got text"),
+        ([b"900", b"90"], "got text"),
+        (np.array(["900", 90], object), "got text"),
+        ([True, False], "got booleans"),
+        ([900, True], "got booleans"),
+        (np.array([True, True]), "got booleans"),
+        (np.array([900, np.True_], object), "got booleans"),
+        (np.array([2j, 1]), "got complex numbers"),
+        (np.array([3, 4], "m8[D]"), "got dates"),
+        (np.ma.masked_array([30, 3000, 300], [0, 0, 1]), "some are masked"),
+        ([10**400, 1], "too large"),
+        ({900, 90}, "list of numbers"),
+        ({0: 900}.values(), "list of numbers"),
+    ],
+)
+def test_what_only_looks_like_numbers_is_refused(counts, message):
+    with pytest.raises(ValueError, match=f"class_counts must.*{message}"):
+        priors.class_prior(counts)
+    with pytest.raises(ValueError, match=f"prior must.*{message}"):
+        priors.check_prior(counts)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (6, 3, 1),
+        np.array([6, 3, 1], np.uint8),
+        [np.float32(6), fractions.Fraction(3), decimal.Decimal(1)],
+        tf.constant([6, 3, 1], tf.bfloat16),
+        tf.constant([6, 3, 1], tf.bfloat16).numpy(),
+        np.ma.masked_array([6, 3, 1], [0, 0, 0]),
+    ],
+)
+def test_every_kind_of_number_is_taken(counts):
+    np.testing.assert_allclose(priors.class_prior(counts), [0.6, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("shares", [[0.9, 0.1, 0], [90, 9.5, 0.5], [0.5, 0.5, 1e-9]])
+def test_shares_are_no_counts_where_their_size_matters(shares):
+    for wrong in ({"zero_count": "smooth"}, {"whole": True, "allow_zero": True}):
+        with pytest.raises(ValueError, match="whole numbers .counts, not shares.; got"):
+            priors.check_counts(shares, **wrong)
+    priors.check_counts(shares, allow_zero=True)
+    np.testing.assert_array_equal(priors.check_counts([9.0, 0, 1], "smooth"), [10, 1, 2])
 
 
 def test_unknown_zero_count_is_refused():
@@ -107,52 +160,202 @@ def test_zeros_are_for_target_priors_only():
         priors.check_prior([1.0, 0.0], allow_zero=False)
 
 
+NAMES = ["ant", "bee", "cicada"]
+
+
+@pytest.fixture
+def prior_file(tmp_path):
+    """Returns the path of a file that holds what it is called with, text or JSON."""
+
+    def write(content):
+        path = tmp_path / "prior.json"
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "isn't JSON"),
-        ("[0.5, 0.5]", r"must hold \{\"prior\": \[C floats\]\}"),
-        ('{"prior": [0.5, 0.6]}', "must sum to 1"),
-        ('{"prior": [1.5, -0.5]}', "probabilities >= 0"),
-        ('{"prior": [0.2, 0.3, 0.5]}', "must have 2 entries, one a class; got 3"),
-        ('{"prior": "uniform"}', "list of numbers"),
+        (b"{", "isn't JSON"),
+        (b'{"prior": [0.5, \xff]}', "isn't UTF-8"),
+        ([0.5, 0.5], r"must hold \{\"prior\": \[C floats\]\}"),
+        ({}, r"must hold \{\"prior\": \[C floats\]\}"),
+        ({"prior": [0.5, 0.6]}, "must sum to 1"),
+        ({"prior": [1.5, -0.5]}, "probabilities >= 0"),
+        ({"prior": [0.2, 0.3, 0.5]}, "must have 2 entries, one a class; got 3"),
+        ({"prior": "uniform"}, "list of numbers.*got text"),
+        ({"prior": ["0.5", "0.5"]}, "list of numbers.*got text"),
+        ({"prior": [True, False]}, "list of numbers.*got booleans"),
+        ({"prior": [0.5, None]}, "list of numbers|finite numbers"),
+        ({"prior": [30, 3000]}, r"sum is 3030: these look like counts.*\"counts\""),
+        ({"prior": [0.5, 0.495]}, r"sum is 0.995: rounded shares need more digits.*\"counts\""),
+        ({"prior": [0.5, 0.5], "classes": ["b", "a"]}, "no other keys.*'classes'"),
+        ({"prior": [0.5, 0.5], "counts": [1, 1]}, "a prior or counts; it holds both"),
+        ({"prior": {"a": 0.5, "b": 0.5}}, "'a' is no class; the classes' names aren't known"),
+        ({"a": 0.5, "b": 0.5}, "must hold .* with known names"),
+        ({"0": 0.9, "1": 0.1}, "must hold .* with known names"),
+        ({"prior": [0.5, 0.5], "rest": "training"}, "must label its classes where rest is"),
+        ({"prior": [0.5, 0.5], "rest": "uniform"}, "rest must be one of None, 'training'"),
+        ({"counts": [0, 0]}, "the counts in .* must not all be 0"),
+        ({"counts": [1, -1]}, "the counts in .* must hold numbers >= 0"),
+        ({"counts": [1, 1, 1]}, "the counts in .* must hold 2 classes; got 3"),
+        ({"counts": [1, 1], "rest": "training"}, "the counts in .* must be of all classes"),
+        (b'{"prior": [0.5, 0.5], "prior": [0.1, 0.9]}', "every key once; got 'prior' twice"),
+        (b'{"prior": [1' + b"0" * 400 + b", 0.5]}", "finite numbers; got inf"),
+        (b'{"prior": [1' + b"0" * 5000 + b", 0.5]}", "finite numbers; got inf"),
+        (b'{"prior": [1e400, 0.5]}', "finite numbers; got inf"),
+        (b'{"prior": [NaN, 0.5]}', "finite numbers; got nan"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"prior": ' + b"[" * 90 + b"1" + b"]" * 90 + b"}", "must"),
     ],
 )
-def test_a_file_that_is_no_prior_is_refused(tmp_path, content, message):
-    path = tmp_path / "prior.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        priors.load_prior(path, 2)
+def test_a_file_that_is_no_prior_is_refused_in_one_line(prior_file, content, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        priors.load_prior(prior_file(content), 2)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_a_file_that_names_its_classes_is_taken_by_name(tmp_path):
+def test_a_file_of_more_than_64_megabytes_is_refused(tmp_path):
     path = tmp_path / "prior.json"
-    path.write_text('{"class_names": ["bee", "ant", "cicada"], "prior": [0.2, 0.3, 0.5]}')
-    loaded = priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
-    np.testing.assert_array_equal(loaded, [0.3, 0.2, 0.5])
+    with open(path, "wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ValueError, match="must hold at most 64 MB"):
+        priors.load_prior(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"class_names": ["bee", "cicada", "ant"], "prior": [0.3, 0.5, 0.2]},
+        {"prior": {"bee": 0.3, "cicada": 0.5, "ant": 0.2}},
+        {"bee": 0.3, "cicada": 0.5, "ant": 0.2},
+        {"class_names": ["bee", "cicada", "ant"], "counts": [3, 5, 2]},
+        {"counts": {"bee": 3, "cicada": 5, "ant": 2}},
+        {"class_names": None, "prior": [0.2, 0.3, 0.5]},
+        {"counts": [2, 3, 5], "class_counts": [9, 9, 9]},
+        b'\xef\xbb\xbf{"prior": [0.2, 0.3, 0.5], "method": "em"}',
+    ],
+)
+def test_a_file_is_read_by_the_names_that_it_has(prior_file, content):
+    # An order of three that isn't its own inverse: bee, cicada, ant.
+    loaded = priors.load_prior(prior_file(content), 3, class_names=NAMES)
+    np.testing.assert_allclose(loaded, [0.2, 0.3, 0.5], rtol=1e-15)
+
+
+def test_without_known_names_a_list_is_taken_as_it_is(prior_file):
+    path = prior_file({"class_names": ["bee", "cicada", "ant"], "prior": [0.2, 0.3, 0.5]})
     np.testing.assert_array_equal(priors.load_prior(path, 3), [0.2, 0.3, 0.5])
-    path.write_text('{"prior": [0.2, 0.3, 0.5]}')
-    loaded = priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
-    np.testing.assert_array_equal(loaded, [0.2, 0.3, 0.5])
+
+
+def test_a_zero_count_in_a_file_is_a_zero_of_the_prior(prior_file):
+    np.testing.assert_array_equal(
+        priors.load_prior(prior_file({"counts": [1, 0, 3]})), [0.25, 0, 0.75]
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["ant", "bee"], ["ant", "bee", "bee"], [1, 2, 3], "ant", {"ant": 0}, ["ant", "bee", None]],
+)
+def test_names_in_a_file_must_be_one_for_each_entry(prior_file, names):
+    path = prior_file({"class_names": names, "prior": [0.2, 0.3, 0.5]})
+    for known in (NAMES, None):
+        with pytest.raises(ValueError, match="must be different strings, one for each entry"):
+            priors.load_prior(path, 3, class_names=known)
 
 
 @pytest.mark.parametrize(
     ("there", "message"),
     [
-        (["ant", "bee"], "must be 3 different strings, one for each entry"),
-        (["ant", "bee", "bee"], "must be 3 different strings"),
-        ([1, 2, 3], "must be 3 different strings"),
-        ("ant", "must be 3 different strings"),
-        (["ant", "bee", "zebra"], "'cicada' is a class of the model alone"),
-        (["ant", "beetle", "cicada"], "'bee' is a class of the model alone"),
-        (["aardvark", "bee", "cicada"], "'aardvark' is a class of that file alone"),
+        (["ant", "bee", "zebra"], "'zebra' is no class"),
+        (["ant", "bee"], "'cicada' has no entry"),
+        (["ant"], r"'bee' has no entry \(2 such classes\)"),
+        (["ant", "bee", "cicada", "dragonfly"], "'dragonfly' is no class"),
+        (["ant", "bee", "2"], "'2' is no class"),
     ],
 )
-def test_a_prior_of_other_classes_is_refused(tmp_path, there, message):
-    path = tmp_path / "prior.json"
-    path.write_text(json.dumps({"class_names": there, "prior": [0.2, 0.3, 0.5]}))
+@pytest.mark.parametrize("form", ["names", "prior", "bare"])
+def test_a_prior_of_other_classes_is_refused(prior_file, there, message, form):
+    shares = [1 / len(there)] * len(there)
+    by_name = dict(zip(there, shares, strict=True))
+    content = {
+        "names": {"class_names": there, "prior": shares},
+        "prior": {"prior": by_name},
+        "bare": by_name,
+    }[form]
     with pytest.raises(ValueError, match=message):
-        priors.load_prior(path, 3, class_names=["ant", "bee", "cicada"])
+        priors.load_prior(prior_file(content), 3, class_names=NAMES)
+
+
+def test_the_fixed_keys_win_over_classes_of_that_name(prior_file):
+    with pytest.raises(ValueError, match="no other keys.*'bee'"):
+        priors.load_prior(prior_file({"prior": 0.5, "bee": 0.5}), 2, class_names=["prior", "bee"])
+
+
+@pytest.mark.parametrize("how", ["argument", "key", "bare", "list"])
+def test_the_rest_is_spread_as_in_training(prior_file, how):
+    content = {
+        "argument": {"prior": {"bee": 0.4}},
+        "key": {"prior": {"bee": 0.4}, "rest": "training"},
+        "bare": {"bee": 0.4, "rest": "training"},
+        "list": {"class_names": ["bee"], "prior": [0.4], "rest": "training"},
+    }[how]
+    rest = "training" if how == "argument" else None
+    path, training = prior_file(content), [0.6, 0.3, 0.1]
+    loaded = priors.load_prior(path, 3, NAMES, rest, training)
+    np.testing.assert_allclose(loaded, [0.6 * 6 / 7, 0.4, 0.6 / 7], rtol=1e-14)
+    with pytest.raises(ValueError, match="training_prior must be given"):
+        priors.load_prior(path, 3, NAMES, rest="training")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"cicada": 0.1, "ant": 0.2, "bee": 0.7}, [0.2, 0.7, 0.1]),
+        ({2: 0.5}, [1 / 3, 1 / 6, 0.5]),
+        ({"ant": 0.1, "bee": 0.2, "cicada": 0.7}, [0.1, 0.2, 0.7]),
+        ({"ant": 0.1 + 0.2, "cicada": 0.7}, [0.3, 0, 0.7]),
+        ({}, [0.6, 0.3, 0.1]),
+    ],
+)
+def test_as_prior_spreads_no_more_than_what_is_left(values, expected):
+    prior = priors.as_prior(values, 3, NAMES, "training", [0.6, 0.3, 0.1])
+    np.testing.assert_allclose(prior, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ant": 0.9, "bee": 0.2}, "prior must sum to 1 .*its sum is 1.1"),
+        ({"ant": 1.5, "bee": -0.7}, "probabilities >= 0; got -0.7 at class 1"),
+        ({"ant": 0.9, "bug": 0.05}, "'bug' is no class"),
+        ({"ant": float("nan")}, "finite numbers"),
+        ({"ant": "0.5"}, "got text"),
+        ([0.2, 0.3, 0.5], "must label its classes"),
+    ],
+)
+def test_a_rest_of_nonsense_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        priors.as_prior(values, 3, NAMES, "training", [0.6, 0.3, 0.1])
+
+
+def test_as_prior_takes_lists_and_numbers_of_classes():
+    np.testing.assert_array_equal(priors.as_prior([0.2, 0.8]), [0.2, 0.8])
+    np.testing.assert_array_equal(priors.as_prior([0.2, 0.8], class_names=["a", "b"]), [0.2, 0.8])
+    by_number = {1: 0.7, 2: 0.1, 0: 0.2}
+    for known in (None, NAMES):
+        np.testing.assert_array_equal(priors.as_prior(by_number, None, known), [0.2, 0.7, 0.1])
+    for wrong in (
+        {"num_classes": 2},
+        {"num_classes": 2, "class_names": NAMES},
+        {"class_names": "abc"},
+    ):
+        with pytest.raises(ValueError, match="must"):
+            priors.as_prior([0.2, 0.3, 0.5], **wrong)
 
 
 def test_load_prior_reads_a_prior_and_names_a_missing_file(tmp_path):

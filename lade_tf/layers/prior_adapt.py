@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from lade_tf import ops, priors
 from lade_tf.checks import check_number
+from lade_tf.class_order import labels_of
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -104,13 +105,17 @@ class PriorAdaptLayer(keras.layers.Layer):
             raise ValueError("set_temperature needs a built layer: call it on logits first")
         self.temperature.assign(check_number(temperature, "temperature", above=0))
 
+    def __call__(self, logits, *args, **kwargs):
+        args, kwargs = with_unlabelled_prior(args, kwargs, self.target_prior)
+        return super().__call__(logits, *args, **kwargs)
+
     def call(self, logits, target_prior=None):
         """Returns [batch, classes] float32 logits adapted to the target prior.
 
         Args:
             logits: [batch, classes].
             target_prior: [classes], or [batch, classes] for one prior an example; None means the
-                stored one.
+                stored one. One with labels of its own is read by them (`priors.check_prior`).
         """
         if not logits.dtype.is_floating:  # Keras casts floats alone
             logits = tf.cast(logits, self.compute_dtype)
@@ -146,6 +151,9 @@ class PriorAdaptLayer(keras.layers.Layer):
             [1 or batch, classes] float32, rows sum to 1.
         """
         num_classes = self.target_prior.shape[0]
+        prior = tf.convert_to_tensor(prior)
+        if not (prior.dtype.is_floating or prior.dtype.is_integer):
+            raise ValueError(f"target_prior must be numbers; got {prior.dtype.name}")
         prior = tf.cast(prior, tf.float32)
         shape = tf.shape(prior)
         expected = f"target_prior must have shape [{num_classes}] or [batch, {num_classes}]; got"
@@ -164,3 +172,25 @@ class PriorAdaptLayer(keras.layers.Layer):
         span = [message, tf.reduce_min(lowest), "and a sum of", tf.reduce_max(total)]
         prior = ops.asserted(prior, tf.reduce_all(valid), span)
         return tf.where(valid, prior / total, float("nan"))
+
+
+def with_unlabelled_prior(args, kwargs, stored):
+    """Returns what follows the inputs of a call, a target prior with labels put in class order.
+
+    To be used before Keras sees them: it makes a tensor of a Series, which has no labels any more.
+
+    Args:
+        args: a tuple whose first entry, if any, is the target prior.
+        kwargs: the rest by name, perhaps `target_prior`.
+        stored: the stored target prior, [classes], None before it exists.
+    """
+    num_classes = None if stored is None else stored.shape[0]
+
+    def unlabelled(prior):
+        if labels_of(prior) is None:
+            return prior
+        return priors.check_prior(prior, num_classes, name="target_prior")
+
+    if "target_prior" in kwargs:
+        return args, {**kwargs, "target_prior": unlabelled(kwargs["target_prior"])}
+    return tuple(map(unlabelled, args[:1])) + args[1:], kwargs

@@ -63,7 +63,7 @@ def effective_number_weights(class_counts, beta, zero_count="error"):
         CVPR 2019, equation 3).
     """
     beta = check_number(beta, "beta", minimum=0, below=1)
-    counts = priors.check_counts(class_counts, zero_count)
+    counts = priors.check_counts(class_counts, zero_count, whole=True)
     # −expm1(n·log β) is 1 − β^n without cancellation for β near 1.
     weights = 1 / -np.expm1(counts * np.log(beta)) if beta > 0 else np.ones_like(counts)
     return weights * counts.size / weights.sum()
@@ -123,7 +123,7 @@ class ClassBalancedFocal(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.class_weights = effective_number_weights(class_counts, beta, zero_count)
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
         self.beta = float(beta)
         self.gamma = check_number(gamma, "gamma", minimum=0)
         self.zero_count = zero_count

@@ -1,7 +1,6 @@
 """LADE: Balanced Softmax with the LADER regulariser (equation 20)."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lade_tf import ops, priors
@@ -49,7 +48,7 @@ class LADE(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.prior = priors.class_prior(class_counts, zero_count)
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
         self.alpha = check_number(alpha, "alpha", minimum=0)
         self.remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
         self.estimator = check_choice(estimator, ops.ESTIMATORS, "estimator")

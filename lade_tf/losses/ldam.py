@@ -1,7 +1,6 @@
 """LDAM (Cao et al., NeurIPS 2019): cross-entropy with a larger margin for rarer classes."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lade_tf import ops, priors
@@ -76,7 +75,7 @@ class LDAM(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.scale = check_number(scale, "scale", above=0)
         self.margins = ldam_margins(class_counts, max_margin, zero_count)
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
         self.max_margin = float(max_margin)
         self.zero_count = zero_count
 

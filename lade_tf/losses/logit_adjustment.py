@@ -40,7 +40,7 @@ class LogitAdjustment(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.tau = check_number(tau, "tau", minimum=0)
         self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
         self.zero_count = zero_count
         self.label_smoothing = check_label_smoothing(label_smoothing)
 

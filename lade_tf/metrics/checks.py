@@ -77,7 +77,4 @@ def check_sample_weight(sample_weight, num_samples):
 
 def check_class_counts(class_counts, num_classes=None):
     """Returns `class_counts`, the training images of each class, as float64 [classes]."""
-    counts = check_counts(class_counts, allow_zero=True)
-    if num_classes is not None and len(counts) != num_classes:
-        raise ValueError(f"class_counts must hold {num_classes} classes; got {len(counts)}")
-    return counts
+    return check_counts(class_counts, allow_zero=True, whole=True, num_classes=num_classes)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import ops
+from lade_tf import ops, priors
 from lade_tf.checks import check_integer
 from lade_tf.metrics.accuracy import shot_groups
 from lade_tf.metrics.calibration import NUM_BINS, SMALLEST_PROBABILITY
@@ -273,7 +273,7 @@ class ShotAccuracy(PerClassAccuracy):
     def __init__(self, class_counts, from_logits=False, name="shot_accuracy", dtype="float64"):
         counts = check_class_counts(class_counts)
         super().__init__(len(counts), from_logits, name, dtype)
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
 
     def result(self):
         accuracy = super().result()

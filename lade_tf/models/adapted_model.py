@@ -8,7 +8,7 @@ from lade_tf import label_shift, ops, priors
 from lade_tf.checks import check_integer
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.label_shift.estimate import check_options
-from lade_tf.layers import PriorAdaptLayer
+from lade_tf.layers.prior_adapt import PriorAdaptLayer, with_unlabelled_prior
 from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models import expects_logits
 from lade_tf.models.carried_prior import check_taken_out_once
@@ -69,7 +69,7 @@ class AdaptedModel(MultiWorkerModel):
             check_output_shape(network.output_shape, num_classes)
         (check_gives_logits if from_logits else check_gives_probabilities)(network)
         self.network = network
-        self.class_counts = np.asarray(class_counts).tolist()
+        self.class_counts = priors.plain_counts(class_counts)
         self.zero_count = zero_count
         self.from_logits = from_logits
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
@@ -226,6 +226,10 @@ class AdaptedModel(MultiWorkerModel):
         # Of what half precision can't tell from 0 no more is known than that it is below this.
         smallest = SMALLEST_HALF if outputs.dtype == tf.float16 else SMALLEST_PROBABILITY
         return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), smallest))
+
+    def __call__(self, inputs, *args, **kwargs):
+        args, kwargs = with_unlabelled_prior(args, kwargs, self.prior_adapt.target_prior)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, target_prior=None, training=False):
         """Returns [batch, classes] logits adapted to `target_prior`, by default the stored one."""
