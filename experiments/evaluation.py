@@ -23,7 +23,7 @@ PROTOCOL = (
 HEADINGS = {"accuracy_se": "± se", "accuracy_drawn": "drawn"}
 PRIOR_NAMES = (
     "uniform, train, forward:RATIO, backward:RATIO, dirichlet:CONCENTRATION:SEED or the path of "
-    'a .json file that holds {"prior": [a share for each class]}'
+    'a .json file that holds {"prior": [a share for each class]} or {class name: share}'
 )
 
 
@@ -83,11 +83,11 @@ def resolve_prior(name, class_counts, per_class, reading="notebook", class_names
     Args:
         name: "uniform", "train", "forward:R" or "backward:R" (section 4.3 of the paper, R the
             imbalance ratio), "dirichlet:A:SEED" (one draw, all concentrations A) or the path of a
-            prior.json.
+            prior file (`priors.load_prior`), its "rest" spread as in training.
         class_counts: [C] training counts.
         per_class: test images per class; the shifted sets are made of whole images.
         reading: of section 4.3's formula, "notebook" or "paper" (`priors.shifted_counts`).
-        class_names: [C], for a file that names its classes.
+        class_names: [C], for a file that names its classes, or None where they have no names.
 
     Raises:
         ValueError: if `name` names no prior, or a ratio that leaves a class without an image.
@@ -96,11 +96,12 @@ def resolve_prior(name, class_counts, per_class, reading="notebook", class_names
     num_classes = len(class_counts)
     if name == "uniform":
         return priors.uniform_prior(num_classes)
+    # Only a model that was built with zero_count="smooth" has a count of 0.
+    training_prior = priors.class_prior(class_counts, "error" if np.all(class_counts) else "smooth")
     if name == "train":
-        # Only a model that was built with zero_count="smooth" has a count of 0.
-        return priors.class_prior(class_counts, "error" if np.all(class_counts) else "smooth")
+        return training_prior
     if name.endswith(".json"):
-        return priors.load_prior(name, num_classes, class_names)
+        return priors.load_prior(name, num_classes, class_names, training_prior=training_prior)
     kind, value, *seed = name.split(":")
     if kind == "dirichlet":
         return np.random.default_rng(int(seed[0])).dirichlet(np.full(num_classes, float(value)))

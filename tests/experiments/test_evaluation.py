@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runs
 
-from lade_tf import metrics, priors
+from lade_tf import label_shift, metrics, priors
 
 COUNTS = np.array([101, 29, 10])
 
@@ -35,18 +35,32 @@ def test_priors_are_named_as_the_flags_say(tmp_path):
         np.testing.assert_allclose(evaluation.resolve_prior(name, COUNTS, 40), prior)
 
 
-def test_a_prior_file_is_taken_by_the_names_of_the_test_set(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"class_names": ["b", "c", "a"], "prior": [0.2, 0.3, 0.5]}', [0.5, 0.2, 0.3]),
+        ('{"b": 0.2, "c": 0.3, "a": 0.5}', [0.5, 0.2, 0.3]),
+        ('{"counts": {"b": 2, "c": 3, "a": 5}}', [0.5, 0.2, 0.3]),
+        ('{"b": 0.65, "rest": "training"}', [0.35 * 101 / 111, 0.65, 0.35 * 10 / 111]),
+    ],
+)
+def test_a_prior_file_is_taken_by_the_names_of_the_test_set(tmp_path, content, expected):
     path = tmp_path / "prior.json"
-    path.write_text('{"class_names": ["c", "b", "a"], "prior": [0.2, 0.3, 0.5]}')
+    path.write_text(content)
     prior = evaluation.prior_for(make_saved(40), str(path))
-    np.testing.assert_array_equal(prior, [0.5, 0.3, 0.2])
+    np.testing.assert_allclose(prior, expected, rtol=1e-14)
+
+
+def test_what_stands_beside_an_estimate_is_known_in_a_prior_file():
+    fields = {field.name for field in dataclasses.fields(label_shift.PriorEstimate)}
+    assert fields | set(runs.provenance()) <= priors.FILE_KEYS
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("unifrom", "a prior must be uniform, train, forward:RATIO"),
-        ("0.2", r"a .json file that holds \{.prior.: .a share for each class.\}; got '0.2'"),
+        ("0.2", r"a .json file that holds \{.prior.: .a share for each class.\}.*; got '0.2'"),
         ("forward", "a prior must be uniform"),
         ("forward:", "a prior must be uniform"),
         ("forward:x", "the ratio in 'forward:x' must be a finite number >= 1"),

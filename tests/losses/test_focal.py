@@ -58,6 +58,11 @@ def test_class_balanced_focal_without_gamma_is_class_balanced_binary_cross_entro
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
+def test_shares_have_no_effective_numbers():
+    with pytest.raises(ValueError, match="class_counts must hold whole numbers.*shares"):
+        losses.effective_number_weights([0.9, 0.1], 0.99)
+
+
 def test_effective_numbers_go_from_uniform_to_inverse_counts():
     np.testing.assert_allclose(losses.effective_number_weights(COUNTS, 0), 1)
     inverse = 1 / np.array(COUNTS, np.float64)

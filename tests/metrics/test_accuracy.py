@@ -100,6 +100,11 @@ def test_macro_f1_of_labels_that_fill_their_type():
             lambda: metrics.shot_accuracy([0], [0], [2, -1]),
             "class_counts must hold numbers >= 0; got -1",
         ),
+        (
+            lambda: metrics.shot_accuracy([0], [0], [0.9, 0.1]),
+            "class_counts must hold whole.*shares",
+        ),
+        (lambda: metrics.shot_accuracy([0], [0], ["9", "1"]), "class_counts must be.*got text"),
         (lambda: metrics.shot_accuracy([0], [0], [2, np.nan]), "class_counts must hold finite"),
     ],
 )

@@ -531,6 +531,7 @@ def test_the_number_of_classes_must_stay():
         (lambda: metrics.PerClassAccuracy(0), "num_classes must be an integer >= 1; got 0"),
         (lambda: metrics.MacroF1("6"), "num_classes must be an integer >= 1"),
         (lambda: metrics.ShotAccuracy([5, -1]), "class_counts must hold numbers >= 0"),
+        (lambda: metrics.ShotAccuracy([0.5, 0.5]), "class_counts must hold whole numbers.*shares"),
         (lambda: metrics.ShotAccuracy([]), "class_counts must hold at least 2"),
         (lambda: metrics.macro_f1([0, 1], [0]), "predictions must hold 1 samples; got 2"),
         (lambda: metrics.macro_f1([0], [0], [0.0]), "sample_weight must have a positive entry"),
