@@ -13,7 +13,7 @@ from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models import expects_logits
 from lade_tf.models.carried_prior import check_taken_out_once
 from lade_tf.models.export import export_saved_model, image_spec
-from lade_tf.models.labelled import labelled_batches
+from lade_tf.models.labelled import ORDERED, Batches, batches_of, unlabelled
 from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.networks import (
     check_gives_logits,
@@ -114,16 +114,18 @@ class AdaptedModel(MultiWorkerModel):
         Args:
             inputs: what `predict` takes, a labelled sample unseen in training.
             labels: its classes, integers [samples] or [samples, 1], of any label distribution; None
-                takes those that a tf.data.Dataset or PyDataset gives, whatever their order.
+                takes those that the inputs yield, whatever their order: a tf.data.Dataset,
+                PyDataset, PyTorch DataLoader or generator.
             batch_size: inputs of an array that the network is given at a time.
 
         Returns:
             The temperature, a float.
 
         Raises:
-            ValueError: as `lade_tf.label_shift.fit_temperature`; the stored temperature stays.
+            ValueError: as `lade_tf.label_shift.fit_temperature`, and for inputs without end, with
+                sample weights or with labels other than those given; the stored temperature stays.
         """
-        logits, labels = self._labelled_logits("labels", inputs, labels, batch_size)
+        logits, labels = self._labelled_logits("inputs", "labels", inputs, labels, batch_size)
         temperature = label_shift.fit_temperature(logits, labels, self.prior_adapt.source_prior)
         self.prior_adapt.set_temperature(temperature)
         return temperature
@@ -145,7 +147,7 @@ class AdaptedModel(MultiWorkerModel):
             target_inputs: what `predict` takes, unlabelled, from where the model is to run.
             source_inputs: what `predict` takes, a labelled sample unseen in training.
             source_labels: its classes, integers [source samples] or [source samples, 1], in the
-                same order; None takes those that a tf.data.Dataset or PyDataset gives.
+                same order; None takes those that the inputs yield, as in `calibrate`.
             method: "em", "bbse" or "rlls".
             batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
@@ -155,12 +157,14 @@ class AdaptedModel(MultiWorkerModel):
             The `lade_tf.label_shift.PriorEstimate` whose prior is now the stored one.
 
         Raises:
-            ValueError: as `lade_tf.label_shift.estimate`; the stored prior stays.
+            ValueError: as `lade_tf.label_shift.estimate`, and for inputs as in `calibrate`; the
+                stored prior stays.
         """
         check_options(method, options)
         num_classes = len(self.class_counts)
+        target_inputs = unlabelled("target_inputs", target_inputs)
         source_logits, source_labels = self._labelled_logits(
-            "source_labels", source_inputs, source_labels, batch_size
+            "source_inputs", "source_labels", source_inputs, source_labels, batch_size
         )
         prior = priors.uniform_prior(num_classes)
         if method == "em" and not options.get("calibrate", True):
@@ -175,35 +179,50 @@ class AdaptedModel(MultiWorkerModel):
         self.set_target_prior(estimate.prior)
         return estimate
 
-    def _labelled_logits(self, name, inputs, labels, batch_size):
+    def _labelled_logits(self, inputs_name, name, inputs, labels, batch_size):
         """Returns raw logits [samples, classes] and labels [samples] of a labelled sample.
 
         What yields its labels is gone through once: another pass may have another order.
         """
         check_integer(batch_size, "batch_size", minimum=1)
-        batches = labelled_batches(inputs)
+        batches = batches_of(inputs_name, inputs)
         if labels is not None:
+            if batches and not isinstance(inputs, ORDERED):
+                raise ValueError(
+                    f"{name} must be left out where {inputs_name} is a {type(inputs).__name__}: "
+                    "its order is its own, and the labels that it yields are used"
+                )
             num_samples = len(inputs) if isinstance(inputs, np.ndarray) else None
             labels = check_class_indices(name, labels, num_samples, len(self.class_counts))
-        elif batches is None:
+        elif not (batches and batches.yields_labels):
             raise ValueError(
-                f"{name} must be given, except for a tf.data.Dataset or PyDataset that yields them"
+                f"{name} must be given, except for a tf.data.Dataset, PyDataset or other iterable "
+                "that yields them"
             )
-        if batches is None:
+        if not batches:
             return self._predicted_logits(inputs, batch_size), labels
-        forward = tf.function(self.raw_logits, reduce_retracing=True, autograph=False)
-        passed = [(forward(x), np.asarray(y)) for x, y in batches]
-        own = np.concatenate([y for _, y in passed])
+        logits, own = self._passed(batches)
+        if own is None:
+            return logits, labels
         own = check_class_indices(name, own, None, len(self.class_counts))
         if labels is not None and not np.array_equal(labels, own):
             raise ValueError(
                 f"{name} must be those that the inputs yield, in their order; these differ. Where "
                 f"they are shuffled leave {name} out"
             )
-        return tf.concat([logits for logits, _ in passed], axis=0), own
+        return logits, own
+
+    def _passed(self, batches):
+        """Returns raw logits [samples, classes] of `Batches`, and the labels or None."""
+        forward = tf.function(self.raw_logits, reduce_retracing=True, autograph=False)
+        passed = [(forward(x), y if y is None else np.asarray(y)) for x, y in batches]
+        logits = tf.concat([logits for logits, _ in passed], axis=0)
+        return logits, np.concatenate([y for _, y in passed]) if batches.yields_labels else None
 
     def _predicted_logits(self, inputs, batch_size):
-        """Returns the raw logits [samples, classes] of what `predict` takes."""
+        """Returns the raw logits [samples, classes] of what `predict` takes, or of `Batches`."""
+        if isinstance(inputs, Batches):
+            return self._passed(inputs)[0]
         if isinstance(inputs, np.ndarray) and not len(inputs):
             return np.zeros([0, len(self.class_counts)], np.float32)
         arrays = {} if isinstance(inputs, tf.data.Dataset) else {"batch_size": batch_size}

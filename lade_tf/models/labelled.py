@@ -1,25 +1,104 @@
-"""Labelled samples that a data set yields, in the one order of a single pass."""
+"""Samples as they are given: arrays, or what yields batches and perhaps their labels."""
 
 import itertools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+# Where labels that are given beside can be compared with those that are yielded, or with the order.
+ORDERED = tf.data.Dataset | keras.utils.PyDataset
 
-def labelled_batches(inputs):
-    """Returns an iterator over (inputs, labels) of each batch, None for what yields no labels.
+
+class Batches:
+    """What yields batches, in one pass: another may have another order. The first is looked at.
+
+    Iterating gives (inputs, labels) of each batch, labels None where there are none.
+
+    Attributes:
+        yields_labels: whether there are labels.
 
     Args:
-        inputs: what Keras' `predict` takes; tf.data.Dataset and PyDataset may yield labels.
+        name: of the argument, for messages.
+        batches: an iterable of what `fit` takes as a batch, at least one.
+
+    Raises:
+        ValueError: if there is no batch, or a batch has sample weights.
     """
-    if isinstance(inputs, tf.data.Dataset):
-        batches, first = inputs, inputs.element_spec
-    elif isinstance(inputs, keras.utils.PyDataset) and len(inputs):
-        batches = (inputs[i] for i in range(len(inputs)))
-        first = next(batches)
-        batches = itertools.chain([first], batches)  # a batch may cost much, and is read once
-    else:
+
+    def __init__(self, name, batches):
+        self._name, batches = name, iter(batches)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError(f"{name} must yield at least one batch")
+        self.yields_labels = self._unpacked(first)[1] is not None
+        self._batches = itertools.chain([first], batches)
+
+    def __iter__(self):
+        return map(self._unpacked, self._batches)
+
+    def _unpacked(self, batch):
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        check_unweighted(self._name, weights)
+        if keras.tree.is_nested(labels) or np.ndim(_as_numpy(labels)) == 0 and labels is not None:
+            raise ValueError(f"{self._name} must yield batches, each with one array of labels")
+        return keras.tree.map_structure(_as_numpy, (inputs, labels))
+
+
+def batches_of(name, inputs):
+    """Returns the `Batches` of what `predict` takes, None for arrays.
+
+    Raises:
+        ValueError: for what has no end and, as `Batches`, for weights and what is empty.
+    """
+    if _is_in_arrays(inputs):
         return None
-    if keras.utils.unpack_x_y_sample_weight(first)[1] is None:
-        return None
-    return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in batches)
+    _check_ends(name, inputs)
+    if isinstance(inputs, keras.utils.PyDataset):
+        return Batches(name, (inputs[i] for i in range(inputs.num_batches)))
+    if not hasattr(inputs, "__iter__"):
+        raise ValueError(f"{name} must be arrays or yield batches; got {type(inputs).__name__}")
+    return Batches(name, inputs)
+
+
+def unlabelled(name, inputs):
+    """Returns unlabelled inputs checked as by `batches_of`: as they are where `predict` takes them.
+
+    Others, iterables that aren't a data set, become `Batches`, so that none is lost in the check.
+    """
+    if _is_in_arrays(inputs):
+        return inputs
+    if not isinstance(inputs, ORDERED):
+        return batches_of(name, inputs)
+    _check_ends(name, inputs)
+    batch = inputs.element_spec if isinstance(inputs, tf.data.Dataset) else inputs[0]
+    check_unweighted(name, keras.utils.unpack_x_y_sample_weight(batch)[2])
+    return inputs
+
+
+def check_unweighted(name, weights):
+    """Raises a ValueError unless `weights` is None."""
+    if weights is not None:
+        raise ValueError(
+            f"{name} must yield inputs and perhaps labels; it yields sample weights too, which "
+            "mean nothing here"
+        )
+
+
+def _check_ends(name, inputs):
+    endless = (
+        inputs.cardinality() == tf.data.INFINITE_CARDINALITY
+        if isinstance(inputs, tf.data.Dataset)
+        else isinstance(inputs, keras.utils.PyDataset) and inputs.num_batches is None
+    )
+    if endless:
+        raise ValueError(f"{name} must have an end; this data set repeats for ever")
+
+
+def _is_in_arrays(inputs):
+    return isinstance(inputs, list | tuple | dict) or hasattr(inputs, "shape")
+
+
+def _as_numpy(value):
+    """Returns a tensor of PyTorch, on whatever device, as an array; all else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value

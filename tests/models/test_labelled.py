@@ -1,0 +1,187 @@
+"""What `calibrate` and `adapt_to` make of arrays, data sets, loaders and generators."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lade_tf
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose logits are those of two Gaussians at the uniform prior."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    network.layers[0].set_weights([np.array([[-1.0, 1.0]], np.float32), np.zeros(2)])
+    return lade_tf.AdaptedModel(network, [9, 1])
+
+
+def gaussians(share, seed, size=300):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(size) < share).astype(np.int64)
+    return rng.normal(2 * labels[:, None] - 1, 1).astype(np.float32), labels
+
+
+SOURCE, LABELS = gaussians(0.3, 0)
+TARGET, _ = gaussians(0.7, 1)
+
+
+class Loader:
+    """As a PyTorch DataLoader: batches are lists, shuffled differently in every pass."""
+
+    def __init__(self, *arrays, shuffled=True):
+        self.arrays, self.shuffled, self.rng = arrays, shuffled, np.random.default_rng(0)
+
+    def __iter__(self):
+        order = np.arange(len(self.arrays[0]))
+        if self.shuffled:
+            self.rng.shuffle(order[100:])  # a part of it is where it was
+        for part in np.array_split(order, 4):
+            yield [array[part] for array in self.arrays]
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays, num_batches=3):
+        super().__init__()
+        self.arrays, self.total = arrays, num_batches
+
+    @property
+    def num_batches(self):
+        return self.total
+
+    def __getitem__(self, index):
+        return tuple(array[index::3] for array in self.arrays)
+
+
+def torch_loader(*arrays):
+    torch = pytest.importorskip("torch")
+    tensors = map(torch.from_numpy, arrays)
+    data = torch.utils.data.TensorDataset(*tensors)
+    return torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)
+
+
+def data_set(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(64)
+
+
+LOOSE = {
+    "loader": Loader,
+    "loader in order": lambda *arrays: Loader(*arrays, shuffled=False),
+    "generator": lambda *arrays: (tuple(batch) for batch in Loader(*arrays)),
+    "iterator of tf.data": lambda *arrays: iter(data_set(*arrays)),
+    "torch": torch_loader,
+}
+KINDS = {**LOOSE, "tf.data": data_set, "PyDataset": Batches}
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("kind", LOOSE)
+def test_a_loader_brings_its_own_labels(model, kind, column):
+    expected = model.adapt_to(TARGET, SOURCE, LABELS).prior
+    temperature = model.calibrate(SOURCE, LABELS)
+    model.prior_adapt.set_temperature(1)
+    labels = LABELS[:, None] if column else LABELS
+    found = model.adapt_to(TARGET, LOOSE[kind](SOURCE, labels)).prior
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert model.calibrate(LOOSE[kind](SOURCE, labels)) == pytest.approx(temperature, rel=1e-5)
+    model.prior_adapt.set_temperature(1)
+
+
+@pytest.mark.parametrize("kind", LOOSE)
+def test_labels_beside_a_loader_are_refused(model, kind):
+    before = model.target_prior
+    message = "abels must be left out where .*inputs is a"
+    for yielded in [(SOURCE, LABELS)], [(SOURCE,)]:
+        with pytest.raises(ValueError, match=f"source_l{message}"):
+            model.adapt_to(TARGET, LOOSE[kind](*yielded[0]), LABELS)
+        with pytest.raises(ValueError, match=f"^l{message}"):
+            model.calibrate(LOOSE[kind](*yielded[0]), LABELS)
+    np.testing.assert_array_equal(model.target_prior, before)
+    assert model.temperature == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_that_nothing_yields_must_be_given(model, kind):
+    with pytest.raises(ValueError, match="source_labels must be given, except"):
+        model.adapt_to(TARGET, KINDS[kind](SOURCE))
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_a_data_set_without_labels_has_an_order_that_they_can_be_given_in(model, kind):
+    labels = np.concatenate([LABELS[i::3] for i in range(3)]) if kind == "PyDataset" else LABELS
+    expected = model.adapt_to(TARGET, SOURCE, LABELS).prior
+    found = model.adapt_to(TARGET, KINDS[kind](SOURCE), labels).prior
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_may_come_in_any_form(model, kind, labelled):
+    expected = model.adapt_to(TARGET, SOURCE, LABELS).prior
+    target = KINDS[kind](TARGET, LABELS) if labelled else KINDS[kind](TARGET)
+    found = model.adapt_to(target, SOURCE, LABELS).prior
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sample_weights_are_refused_before_anything_is_computed(model, kind, monkeypatch):
+    monkeypatch.setattr(type(model), "raw_logits", None)
+    monkeypatch.setattr(model.network, "predict", None)
+    weighted = SOURCE, LABELS, np.ones(len(LABELS), np.float32)
+    for name, fit in {
+        "inputs": lambda: model.calibrate(KINDS[kind](*weighted)),
+        "source_inputs": lambda: model.adapt_to(TARGET, KINDS[kind](*weighted)),
+        "target_inputs": lambda: model.adapt_to(KINDS[kind](*weighted), SOURCE, LABELS),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} must yield .* sample weights"):
+            fit()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        lambda: data_set(SOURCE, LABELS).repeat(),
+        lambda: data_set(SOURCE, LABELS).repeat().shuffle(9).prefetch(1),
+        lambda: Batches(SOURCE, LABELS, num_batches=None),
+    ],
+)
+def test_a_data_set_without_end_is_refused(model, endless):
+    for name, fit in {
+        "inputs": lambda: model.calibrate(endless()),
+        "source_inputs": lambda: model.adapt_to(TARGET, endless()),
+        "target_inputs": lambda: model.adapt_to(endless(), SOURCE, LABELS),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} must have an end"):
+            fit()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (lambda: iter(()), "inputs must yield at least one batch"),
+        (lambda: Batches(SOURCE, LABELS, num_batches=0), "inputs must yield at least one batch"),
+        (lambda: zip(SOURCE, LABELS, strict=True), "must yield batches"),
+        (lambda: data_set(SOURCE, LABELS).unbatch(), "must yield batches"),
+        (lambda: iter([(SOURCE, (LABELS, LABELS))]), "must yield batches, each with one array"),
+        (lambda: data_set(SOURCE, keras.ops.one_hot(LABELS, 2)), "labels must have shape"),
+        (lambda: Loader(SOURCE, LABELS + 1), r"labels must be in 0\.\.1; got values from 1 to 2"),
+        (lambda: Loader(SOURCE, LABELS * 1.0), "labels must be integers"),
+        (lambda: 7, "inputs must be arrays or yield batches; got int"),
+    ],
+)
+def test_what_is_no_labelled_sample_is_refused(model, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        model.calibrate(inputs())
+
+
+def test_a_series_of_labels_belongs_to_the_images_by_position(model):
+    pd = pytest.importorskip("pandas")
+    order = np.random.default_rng(0).permutation(len(LABELS))
+    labels = pd.Series(LABELS[order], index=order)  # as a split leaves it
+    expected = model.adapt_to(TARGET, SOURCE, LABELS).prior
+    for column in (labels, labels.astype("category"), labels.astype("Int64")):
+        found = model.adapt_to(TARGET, SOURCE[order], column).prior
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for strange in (labels.astype(str), labels.astype(bool), labels.astype(float)):
+        with pytest.raises(ValueError, match="source_labels must be integers"):
+            model.adapt_to(TARGET, SOURCE[order], strange)
