@@ -12,10 +12,15 @@ def check_choice(value, choices, name):
 
 
 def check_number(value, name, minimum=-math.inf, above=-math.inf, maximum=math.inf, below=math.inf):
-    """Returns `value` as a finite float: >= minimum, > above, <= maximum and < below."""
+    """Returns `value` as a finite float: >= minimum, > above, <= maximum and < below.
+
+    Text and booleans aren't numbers here, nor is an integer that no float holds.
+    """
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    is_other = isinstance(value, str | bytes | bool) or kind in ("b", "U", "S")
     try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if is_other else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     is_inside = minimum <= number <= maximum and above < number < below
     if not (math.isfinite(number) and is_inside):

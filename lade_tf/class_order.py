@@ -99,14 +99,19 @@ def unlabelled(values, labels):
     return [values[label] for label in labels]
 
 
-def as_floats(values, name):
+def as_floats(values, name, expected="a list of numbers, one a class"):
     """Returns unlabelled numbers as a float64 array of any shape.
+
+    Args:
+        values: what NumPy makes an array of.
+        name: of the argument, for messages.
+        expected: what it must be, for messages.
 
     Raises:
         ValueError: for what isn't numbers, text and booleans included, or what is masked.
     """
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} must be a list of numbers, one a class; some are masked")
+        raise ValueError(f"{name} must be {expected}; some are masked")
     try:
         array = np.asarray(values)
         kind = NOT_NUMBERS.get(array.dtype.kind)
@@ -120,7 +125,7 @@ def as_floats(values, name):
         reason = f"got {kind}"
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error)
-    raise ValueError(f"{name} must be a list of numbers, one a class; {reason}")
+    raise ValueError(f"{name} must be {expected}; {reason}")
 
 
 def _kind(entry):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lade_tf.class_order import as_floats
 from lade_tf.priors import check_counts
 
 # Half-precision softmax outputs miss a sum of 1 by rounding alone; logits miss it by far more.
@@ -15,7 +16,7 @@ def check_probabilities(probabilities):
     """
     probabilities = np.asarray(probabilities)
     if not np.issubdtype(probabilities.dtype, np.floating):
-        probabilities = probabilities.astype(np.float64)
+        probabilities = as_floats(probabilities, "probabilities", "numbers")
     if probabilities.ndim != 2 or probabilities.size == 0:
         raise ValueError(
             "probabilities must have shape [samples, classes] with at least one of each; "
@@ -65,7 +66,10 @@ def check_sample_weight(sample_weight, num_samples):
     """Returns `sample_weight` as float64 [samples]; ones where it is None."""
     if sample_weight is None:
         return np.ones(num_samples)
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = np.asarray(sample_weight)
+    if weight.dtype == bool:  # which samples count
+        weight = weight.astype(np.float64)
+    weight = as_floats(weight, "sample_weight", "numbers, one a sample")
     if weight.shape != (num_samples,):
         raise ValueError(f"sample_weight must have shape ({num_samples},); got {weight.shape}")
     if not np.isfinite(weight).all() or weight.min() < 0:

@@ -180,3 +180,19 @@ def test_a_layer_saved_before_there_was_a_temperature_loads():
     layer.load_own_variables({"0": TARGET})
     np.testing.assert_allclose(layer.target_prior, TARGET, rtol=1e-6)
     assert layer.temperature.numpy() == 1
+
+
+@pytest.mark.parametrize("kind", [["0.5", "0.3", "0.2"], [True, False, False]])
+@pytest.mark.parametrize("given", ["list", "tensor"])
+def test_text_and_booleans_are_no_prior(kind, given):
+    layer = PriorAdaptLayer()
+    logits = tf.zeros([2, 3])
+    layer(logits)
+    with pytest.raises(ValueError, match="target_prior must be .*numbers"):
+        layer.set_target_prior(kind if given == "list" else tf.constant(kind))
+    np.testing.assert_allclose(layer.target_prior, 1 / 3)
+    with pytest.raises(ValueError, match="target_prior must be .*numbers"):
+        layer(logits, target_prior=np.array(kind) if given == "list" else tf.constant(kind))
+    for name in ("source_prior", "target_prior"):
+        with pytest.raises(ValueError, match=f"{name} must be .*numbers"):
+            PriorAdaptLayer(**{name: kind})

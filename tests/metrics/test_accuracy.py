@@ -90,6 +90,8 @@ def test_macro_f1_of_labels_that_fill_their_type():
         (lambda: metrics.accuracy([0.0], [0]), "predictions must be integers"),
         (lambda: metrics.accuracy([-1], [0]), "predictions must be at least 0"),
         (lambda: metrics.accuracy([0], [0], [-1.0]), "sample_weight must be finite and >= 0"),
+        (lambda: metrics.accuracy([0], [0], ["1"]), "sample_weight must be numbers.*got text"),
+        (lambda: metrics.accuracy([0], [0], np.array(["1"], object)), "sample_weight must be num"),
         (lambda: metrics.accuracy([0], [0], [0.0]), "sample_weight must have a positive entry"),
         (lambda: metrics.per_class_accuracy([0], [2], 2), r"labels must be in 0\.\.1; got"),
         (lambda: metrics.per_class_accuracy([2], [0], 2), r"predictions must be in 0\.\.1; got"),
@@ -111,3 +113,7 @@ def test_macro_f1_of_labels_that_fill_their_type():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_weights_may_say_which_samples_count():
+    assert metrics.accuracy([0, 1, 1], [0, 0, 1], np.array([True, True, False])) == 0.5

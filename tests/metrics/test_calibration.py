@@ -197,6 +197,7 @@ def test_single_sample_by_hand():
 BAD_INPUT = {
     "probabilities must have shape": (np.ones(3), [0, 0, 0], None),
     "probabilities must have shape .* at least one": (np.ones((0, 3)), np.zeros(0, int), None),
+    "probabilities must be numbers; got text": (np.array([["0.5", "0.5"]]), [0], None),
     "probabilities must be finite": (np.array([[np.nan, 1.0]]), [0], None),
     "probabilities must be finite; got NaN or inf": (np.array([[np.inf, 1.0]]), [0], None),
     r"probabilities must lie in \[0, 1\] .* from -1 to 2": (np.array([[2.0, -1.0]]), [0], None),
