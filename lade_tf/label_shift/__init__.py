@@ -10,6 +10,7 @@ from lade_tf.label_shift.calibration import (
     fit_bias_corrected_temperature,
     fit_temperature,
 )
+from lade_tf.label_shift.carried_prior import CarriedPrior, fit_carried_prior
 from lade_tf.label_shift.confusion import confusion_matrix
 from lade_tf.label_shift.diagnostics import (
     LabelShiftTest,
@@ -25,6 +26,7 @@ from lade_tf.label_shift.simplex import project_to_simplex
 __all__ = [
     "METHODS",
     "BiasCorrectedTemperature",
+    "CarriedPrior",
     "EMFit",
     "LabelShiftTest",
     "PriorEstimate",
@@ -36,6 +38,7 @@ __all__ = [
     "em",
     "estimate",
     "fit_bias_corrected_temperature",
+    "fit_carried_prior",
     "fit_em",
     "fit_temperature",
     "label_shift_test",

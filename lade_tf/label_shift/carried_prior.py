@@ -1,0 +1,357 @@
+"""The prior that a classifier's logits carry, from labelled data: not everybody knows it.
+
+Logits f of temperature T that carry the prior q are those of p(y|x) ∝ q_y · p(x|y). In a sample
+with label shares ρ, p(y|x) = softmax(f / T − log q + log ρ): a logistic regression in 1/T, log q.
+"""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+
+from lade_tf import priors
+from lade_tf.blocks import row_blocks
+from lade_tf.label_shift.calibration import _nll_and_gradient, _softmax
+from lade_tf.label_shift.confusion import label_shares
+from lade_tf.metrics.checks import check_class_indices
+
+# From here on a class's own bias is told from chance, and a χ² of all of them is one.
+IMAGES_FOR_BIASES = 10
+FOLDS = 5
+SCALES = 0.1 * 2.0 ** np.arange(7)  # nats; a smaller bias changes nothing
+SIGNIFICANCE = 0.005  # of each of the two tests
+# Nats, root mean square over the classes: see `find_contradiction`.
+CONTRADICTION = 0.5
+# The covariance of the biases takes samples · classes² products.
+MOST_PRODUCTS = 2e10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CarriedPrior:
+    """What `fit_carried_prior` found: prior ∝ source_prior · π^tau · exp(biases).
+
+    Attributes:
+        prior: [classes] float64, the prior that the logits carry once divided by `temperature`.
+        temperature: a positive float.
+        tau: the power of the training prior by which the carried prior departs from the
+            `source_prior` it was taken to be; 0 where the training prior is uniform.
+        biases: [classes] float64 in nats, 0 where they weren't fitted.
+        bias_scale: the standard deviation that cross-validation chose for the biases, in nats; 0
+            for none.
+    """
+
+    prior: np.ndarray
+    temperature: float
+    tau: float
+    biases: np.ndarray
+    bias_scale: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contradiction:
+    """Labelled data that speak against the prior that logits are taken to carry.
+
+    Attributes:
+        taken: [classes] float64, that prior.
+        found: [classes] float64, what the data point to.
+        p_value: how probable data are that speak against a right one as much.
+    """
+
+    taken: np.ndarray
+    found: np.ndarray
+    p_value: float
+
+
+def fit_carried_prior(logits, labels, training_prior, source_prior=None):
+    """Fits temperature and carried prior of a classifier to a labelled sample by its likelihood.
+
+    The prior is ∝ source_prior · π^τ: two parameters, which a sample of a few images a class tells.
+    From ten images a class on, every class has a bias too, b ~ N(0, σ²); five-fold cross-validation
+    chooses σ, and may choose none. A class without samples keeps the common form. The sample may
+    have any label distribution; bias-corrected temperature scaling (Alexandari et al., ICML 2020)
+    is the same without a common form to shrink to.
+
+    Args:
+        logits: raw logits [samples, classes], unseen in training.
+        labels: true classes, integers [samples], of at least two classes.
+        training_prior: [classes] the training prior π, entries > 0.
+        source_prior: [classes] the prior that the logits are taken to carry, or None for none.
+
+    Returns:
+        A `CarriedPrior`.
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range
+            or all the same; no temperature is the best, as for some τ the logits make no error on
+            the sample, or tell nothing about it.
+    """
+    sample = _Sample(logits, labels, training_prior, source_prior)
+    sample.require_error()
+    parameters = sample.fit()
+    scale = 0.0
+    if len(sample.labels) >= IMAGES_FOR_BIASES * sample.num_classes:
+        scale = sample.cross_validated_scale(parameters)
+        parameters = sample.fit(scale, parameters)
+    if parameters[0] <= 0:
+        raise ValueError("logits must tell something about the labels; no better than chance here")
+    return sample.carried_prior(parameters, scale)
+
+
+def find_contradiction(logits, labels, training_prior, source_prior=None):
+    """Returns a `Contradiction` if a labelled sample speaks against a carried prior, else None.
+
+    Two tests, each at a level of 0.005: the likelihood ratio of τ, one degree of freedom at any
+    size; and, where every class of the sample has ten images, that of the classes' biases. What
+    they find must also matter: large samples tell any network's departure from its prior, and
+    those of well trained ones are below 0.5 nats (root mean square over the classes; 0.47 of
+    softmax and 0.34 of LADE after 200 epochs on CIFAR-100-LT).
+
+    Args, Raises: as `fit_carried_prior`, but a sample without an error, or by which the logits are
+        no better than chance, says nothing: None.
+    """
+    sample = _Sample(logits, labels, training_prior, source_prior)
+    if sample.is_separable():
+        return None
+    fitted = sample.fit()
+    if fitted[0] <= 0:
+        return None
+    without = sample.fit(start=[fitted[0], 0.0, *fitted[2:]], with_tau=False)
+    ratio = 2 * len(sample.labels) * (sample.loss(without) - sample.loss(fitted))
+    p_of_tau = scipy.stats.chi2.sf(max(ratio, 0.0), df=1)
+    p_of_biases, variance = sample.test_biases(fitted)
+    variance *= p_of_biases < SIGNIFICANCE
+    of_tau = (fitted[1] * sample.log_prior[sample.seen].std()) ** 2 * (p_of_tau < SIGNIFICANCE)
+    if of_tau + variance < CONTRADICTION**2:
+        return None
+    if variance:
+        fitted = sample.fit(np.sqrt(variance), fitted)
+    found = sample.carried_prior(fitted, 0.0).prior
+    return Contradiction(sample.source_prior, found, min(1.0, 2 * min(p_of_tau, p_of_biases)))
+
+
+def warn_of_contradiction(contradiction, stacklevel=2):
+    """Warns of a `Contradiction`, naming both priors; None is none."""
+    if contradiction is None:
+        return
+    taken, found = contradiction.taken, contradiction.found
+    order = np.argsort(found / taken)
+    extremes = ", ".join(
+        f"class {c} {taken[c]:.3g} against {found[c]:.3g}" for c in (order[-1], order[0])
+    )
+    warnings.warn(
+        "the labelled data contradict the prior that the logits are taken to carry: "
+        f"{_shown(taken)} is taken, and the data point to {_shown(found)} ({extremes}; p-value "
+        f"{contradiction.p_value:.2g}). Tell what the network was trained with (class_weight, "
+        "sampled_counts or source_prior of adapt and AdaptedModel), or fit the prior too: "
+        "calibrate(..., prior=True)",
+        stacklevel=stacklevel + 1,
+    )
+
+
+class _Sample:
+    """A checked labelled sample, and its likelihood in (1/T, τ, biases)."""
+
+    def __init__(self, logits, labels, training_prior, source_prior):
+        self.logits = logits = np.asarray(logits)
+        if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+            raise ValueError(
+                f"logits must be floats [samples, classes]; got {logits.dtype} {list(logits.shape)}"
+            )
+        if not np.isfinite(logits).all():
+            raise ValueError("logits must be finite; got NaN or infinity")
+        num_samples, self.num_classes = logits.shape
+        self.labels = check_class_indices("labels", labels, num_samples, self.num_classes)
+        self.shares = label_shares(self.labels, self.num_classes)
+        if self.shares.max() == 1:
+            raise ValueError(f"labels must be of at least two classes; all are {self.labels[0]}")
+        self.seen = self.shares > 0
+        if source_prior is None:
+            source_prior = priors.uniform_prior(self.num_classes)
+        self.source_prior, training_prior = (
+            priors.check_prior(prior, self.num_classes, allow_zero=False, name=name)
+            for name, prior in (("source_prior", source_prior), ("training_prior", training_prior))
+        )
+        log_prior = np.log(training_prior)
+        self.log_prior = log_prior - log_prior[self.seen].mean()
+        with np.errstate(divide="ignore"):  # a missing class gets the probability 0
+            self.offsets = np.log(self.shares) - np.log(self.source_prior)
+        # The slope counts in units of the logits' spread: any scale of them is the same problem.
+        spread = float(
+            np.sqrt(np.mean([b.astype(np.float64).var(1).mean() for b in self.blocks()]))
+        )
+        self.unit = 1 / spread if spread > 0 else 1.0
+
+    def blocks(self):
+        return (self.logits[rows] for rows in row_blocks(self.logits))
+
+    def part(self, rows):
+        """Returns the sample of some rows, with the whole one's shares and scale."""
+        part = object.__new__(_Sample)
+        part.__dict__.update(self.__dict__)
+        part.logits, part.labels = self.logits[rows], self.labels[rows]
+        return part
+
+    def loss(self, parameters):
+        """Returns the mean negative log-likelihood of (slope, τ, biases)."""
+        return self._loss_and_gradient(parameters)[0]
+
+    def _loss_and_gradient(self, parameters):
+        slope, tau, biases = parameters[0], parameters[1], parameters[2:]
+        scores = self.offsets - tau * self.log_prior - biases
+        loss, of_slope, of_score = _nll_and_gradient(self.logits, self.labels, slope, scores)
+        return loss, np.concatenate([[of_slope, -of_score @ self.log_prior], -of_score])
+
+    def fit(self, scale=0.0, start=None, with_tau=True):
+        """Returns the best (slope, τ, biases), biases of standard deviation `scale`, 0 for none."""
+        num_samples = len(self.labels)
+        if start is None:
+            start = np.concatenate([[self.unit, 0.0], np.zeros(self.num_classes)])
+        # In units in which the curvature is about 1.
+        units = np.concatenate(
+            [[self.unit, 1 / max(self.log_prior.std(), 1.0)], np.zeros_like(self.shares)]
+        )
+        if not with_tau:
+            units[1] = 0
+        strength = 0.0
+        if scale > 0:
+            strength = 1 / (num_samples * scale**2)
+            units[2:] = 1 / np.sqrt(self.shares + strength)
+        free = np.flatnonzero(units)
+
+        def objective(values):
+            parameters = np.where(units > 0, 0.0, start)
+            parameters[free] = units[free] * values
+            loss, gradient = self._loss_and_gradient(parameters)
+            biases = parameters[2:]
+            loss += strength * (biases @ biases) / 2
+            gradient[2:] += strength * biases
+            return loss, (units * gradient)[free]
+
+        options = {"maxiter": 500, "maxfun": 1000, "gtol": 1e-7, "ftol": 1e-13}
+        start = np.asarray(start, dtype=np.float64)
+        first = start[free] / units[free]
+        best = scipy.optimize.minimize(
+            objective, first, jac=True, method="L-BFGS-B", options=options
+        ).x
+        parameters = np.where(units > 0, 0.0, start)
+        parameters[free] = units[free] * best
+        return parameters
+
+    def cross_validated_scale(self, start):
+        """Returns the standard deviation of the biases with the lowest held-out loss, 0 for none.
+
+        From small to large, until a larger one is worse twice.
+        """
+        order = np.random.default_rng(0).permutation(len(self.labels))
+        order = order[np.argsort(self.labels[order], kind="stable")]  # folds have classes alike
+        folds = [
+            (self.part(np.delete(order, np.s_[k::FOLDS])), self.part(order[k::FOLDS]))
+            for k in range(FOLDS)
+        ]
+        fits = [fitted_to.fit(start=start) for fitted_to, _ in folds]
+        best, best_loss, worse = 0.0, _held_out(folds, fits), 0
+        for scale in SCALES:
+            fits = [part.fit(scale, fit) for (part, _), fit in zip(folds, fits, strict=True)]
+            loss = _held_out(folds, fits)
+            if loss < best_loss:
+                best, best_loss, worse = float(scale), loss, 0
+            else:
+                worse += 1
+            if worse == 2:
+                break
+        return best
+
+    def is_separable(self):
+        """Whether for some τ the classes' order is right on all samples, at any temperature.
+
+        The likelihood then rises for ever towards temperature 0. A sample is right where
+        (f_y − f_c) − t·(log π_y − log π_c) ≥ 0 for all classes c, which bounds t = τ·T.
+        """
+        lowest, highest = -np.inf, np.inf
+        log_prior = self.log_prior[self.seen]
+        for rows in row_blocks(self.logits):
+            block, labels = self.logits[rows].astype(np.float64), self.labels[rows]
+            true = block[np.arange(len(labels)), labels]
+            gaps = true[:, None] - block[:, self.seen]
+            others = self.log_prior[labels][:, None] - log_prior
+            with np.errstate(divide="ignore", invalid="ignore"):
+                bounds = gaps / others
+            highest = min(highest, bounds.min(initial=np.inf, where=others > 0))
+            lowest = max(lowest, bounds.max(initial=-np.inf, where=others < 0))
+            if lowest > highest or gaps.min(initial=0, where=others == 0) < 0:
+                return False
+        return True
+
+    def require_error(self):
+        if self.is_separable():
+            raise ValueError(
+                "logits must be wrong about some of the labels for temperature and prior to be "
+                f"fitted; they tell all {len(self.labels):,} without an error: give more samples, "
+                "unseen in training"
+            )
+
+    def test_biases(self, fitted):
+        """Returns (p-value, variance of the biases in nats²) at the best temperature and τ.
+
+        One Newton step gives the biases, and the logistic regression's information J their
+        covariance. ρ being the sample's own shares, that is J⁺ − diag(1/n) (Prentice and Pyke,
+        1979). A χ² of their whole covariance rejects falsely at thirty images a class, as its
+        small eigenvalues are poorly known; the sum of their squares, a scaled χ² by its first two
+        moments (Satterthwaite, 1946), doesn't at ten. The variance is by the method of moments.
+        """
+        seen = self.seen
+        num_classes, num_samples = int(seen.sum()), len(self.labels)
+        counts = self.shares[seen] * num_samples
+        too_few = counts.min() < IMAGES_FOR_BIASES or num_classes < 3
+        if too_few or num_samples * num_classes**2 > MOST_PRODUCTS:
+            return 1.0, 0.0
+        slope, offsets = fitted[0], self.offsets - fitted[1] * self.log_prior
+        expected, crossed = np.zeros((2, num_classes))
+        second, of_slope = np.zeros((num_classes, num_classes)), 0.0
+        for rows in row_blocks(self.logits):
+            block = self.logits[rows][:, seen].astype(np.float64)
+            posteriors = _softmax(slope * block + offsets[seen])[0]
+            expected += posteriors.sum(axis=0)
+            second += posteriors.T @ posteriors
+            block -= (posteriors * block).sum(axis=1, keepdims=True)
+            crossed += (posteriors * block).sum(axis=0)
+            of_slope += (posteriors * block**2).sum()
+        # The temperature is fitted: its part is taken out of the information, that of τ below.
+        information = np.diag(expected) - second - np.outer(crossed, crossed) / of_slope
+        inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
+        centre = np.eye(num_classes) - 1 / num_classes  # a constant in all biases means nothing
+        step = centre @ inverse @ (expected - counts)
+        covariance = centre @ (inverse - np.diag(1 / counts)) @ centre
+        tau = centre @ self.log_prior[seen]
+        if tau.any():
+            without_tau = np.eye(num_classes) - np.outer(tau, tau @ information) / (
+                tau @ information @ tau
+            )
+            covariance = centre @ without_tau @ covariance @ without_tau.T @ centre
+        total, squares = np.trace(covariance), (covariance**2).sum()
+        if total <= 0:
+            return 1.0, 0.0
+        p_value = scipy.stats.chi2.sf(step @ step * total / squares, total**2 / squares)
+        return float(p_value), max(0.0, float(step @ step - total) / num_classes)
+
+    def carried_prior(self, parameters, scale):
+        slope, tau, biases = parameters[0], parameters[1], parameters[2:]
+        log_carried = np.log(self.source_prior) + tau * self.log_prior + biases
+        carried = np.exp(log_carried - log_carried.max())
+        return CarriedPrior(carried / carried.sum(), float(1 / slope), float(tau), biases, scale)
+
+
+def _held_out(folds, fits):
+    losses = [
+        len(held_out.labels) * held_out.loss(fit)
+        for (_, held_out), fit in zip(folds, fits, strict=True)
+    ]
+    return sum(losses)
+
+
+def _shown(prior):
+    if len(prior) <= 10:
+        return "[" + ", ".join(f"{p:.3g}" for p in prior) + "]"
+    return f"a prior from {prior.min():.3g} (class {prior.argmin()}) to {prior.max():.3g}"
