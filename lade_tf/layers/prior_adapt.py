@@ -20,15 +20,16 @@ class PriorAdaptLayer(keras.layers.Layer):
     The temperature T (Guo et al., ICML 2017), 1 in the paper, makes over-confident logits say what
     they know, which the correction relies on: `lade_tf.label_shift.fit_temperature` fits it.
 
-    Target prior and temperature are non-trainable state: saved with the model and set without
+    Both priors and the temperature are non-trainable state: saved with the model and set without
     retracing. A class with target probability 0 gets the logit −inf, probability exactly 0.
 
     >>> layer = lade_tf.PriorAdaptLayer(source_prior=[0.9, 0.1], target_prior=[0.5, 0.5])
     >>> probabilities = tf.nn.softmax(layer(logits))
 
     Args:
-        source_prior: [classes] the prior that the logits carry, or None for disentangled logits.
-        target_prior: [classes] the prior to adapt to, or None for uniform.
+        source_prior: [classes] the prior that the logits carry at first, or None for disentangled
+            logits.
+        target_prior: [classes] the prior to adapt to at first, or None for uniform.
         temperature: a number > 0 that the logits are divided by.
 
     Raises:
@@ -48,11 +49,28 @@ class PriorAdaptLayer(keras.layers.Layer):
             target_prior = priors.check_prior(
                 target_prior, num_classes, name="target_prior"
             ).tolist()
-        self.source_prior = source_prior
+        self.initial_source_prior = source_prior
         self._initial_target_prior = target_prior
         self._initial_temperature = check_number(temperature, "temperature", above=0)
         self.target_prior = None
         self.temperature = None
+        self._log_source_prior = None
+
+    @property
+    def source_prior(self):
+        """The prior that the logits are taken to carry now, [classes] floats; None for none."""
+        if not self.built:
+            return self.initial_source_prior
+        stored = keras.ops.convert_to_numpy(self._log_source_prior)
+        # What it was built with is known more exactly than the weight has it.
+        if np.all(stored == self._log_of(self.initial_source_prior).astype(stored.dtype)):
+            return self.initial_source_prior
+        prior = np.exp(stored.astype(np.float64))
+        return (prior / prior.sum()).tolist()
+
+    @staticmethod
+    def _log_of(source_prior):
+        return np.float64(0) if source_prior is None else np.log(source_prior)
 
     def build(self, input_shape):
         num_classes = input_shape[-1]
@@ -62,7 +80,7 @@ class PriorAdaptLayer(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: num_classes})
         for name, prior in (
-            ("source_prior", self.source_prior),
+            ("source_prior", self.initial_source_prior),
             ("target_prior", self._initial_target_prior),
         ):
             if prior is not None:
@@ -70,6 +88,11 @@ class PriorAdaptLayer(keras.layers.Layer):
         initial = self._initial_target_prior or priors.uniform_prior(num_classes)
         self.target_prior = self._add_state("target_prior", (num_classes,), initial)
         self.temperature = self._add_state("temperature", (), self._initial_temperature)
+        log_source_prior = self._log_of(self.initial_source_prior)
+        # 0 for disentangled logits: nothing is taken out of them.
+        self._log_source_prior = self._add_state(
+            "log_source_prior", (num_classes,), np.broadcast_to(log_source_prior, num_classes)
+        )
         self.built = True
 
     def _add_state(self, name, shape, initial):
@@ -94,6 +117,19 @@ class PriorAdaptLayer(keras.layers.Layer):
         if prior is None:
             prior = priors.uniform_prior(num_classes)
         self.target_prior.assign(priors.check_prior(prior, num_classes, name="target_prior"))
+
+    def set_source_prior(self, prior):
+        """Sets the prior that the logits carry, [classes], None for none. Nothing is retraced.
+
+        Raises:
+            ValueError: if `prior` isn't a prior > 0 over the layer's classes; the stored one stays.
+        """
+        if not self.built:
+            raise ValueError("set_source_prior needs a built layer: call it on logits first")
+        num_classes = self.target_prior.shape[0]
+        if prior is not None:
+            prior = priors.check_prior(prior, num_classes, allow_zero=False, name="source_prior")
+        self._log_source_prior.assign(np.broadcast_to(self._log_of(prior), num_classes))
 
     def set_temperature(self, temperature):
         """Sets the stored temperature, a number > 0; 1 takes it away. Nothing is retraced.
@@ -122,20 +158,25 @@ class PriorAdaptLayer(keras.layers.Layer):
         prior = tf.convert_to_tensor(self.target_prior)
         if target_prior is not None:
             prior = self.check_in_graph(target_prior, tf.shape(logits)[0])
-        log_source = 0.0 if self.source_prior is None else np.log(self.source_prior)
-        prior, temperature = (tf.cast(x, logits.dtype) for x in (prior, self.temperature))
-        return logits / temperature - tf.cast(log_source, logits.dtype) + tf.math.log(prior)
+        state = prior, self._log_source_prior, self.temperature
+        prior, log_source, temperature = (tf.cast(x, logits.dtype) for x in state)
+        return logits / temperature - log_source + tf.math.log(prior)
 
     def load_own_variables(self, store):
-        if len(store.keys()) == 1:  # saved before there was a temperature
-            self.target_prior.assign(store["0"])
-        else:
+        states = [self.target_prior, self.temperature, self._log_source_prior]
+        saved = len(store.keys())
+        if saved == len(states):
             super().load_own_variables(store)
+            return
+        # Saved before there was a temperature, or before the source prior could be set.
+        for index, state in enumerate(states[:saved]):
+            state.assign(store[str(index)])
+        self.set_source_prior(self.initial_source_prior)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "source_prior": self.source_prior,
+            "source_prior": self.initial_source_prior,
             "target_prior": self._initial_target_prior,
             "temperature": self._initial_temperature,
         }

@@ -1,4 +1,9 @@
-"""Losses for long-tailed training; plain softmax cross-entropy is Keras' own."""
+"""Losses for long-tailed training; plain softmax cross-entropy is Keras' own.
+
+Each has `source_prior`, what it leaves in the logits that it trains: None for nothing
+(disentangled), "training" for the training prior, or a prior, [classes]. A loss of your own that
+has it is understood by `lade_tf.adapt` too.
+"""
 
 from lade_tf.losses.balanced_softmax import BalancedSoftmax, balanced_softmax
 from lade_tf.losses.focal import ClassBalancedFocal, Focal, effective_number_weights

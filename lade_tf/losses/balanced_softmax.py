@@ -49,7 +49,7 @@ class BalancedSoftmax(keras.losses.Loss):
     """Cross-entropy of softmax(f + log π), π the training prior.
 
     Reference: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS
-    2020. The trained logits are disentangled: adapt them with `PriorAdaptLayer(source_prior=None)`.
+    2020. The trained logits are disentangled: `source_prior` is None, as in `PriorAdaptLayer`.
 
     >>> loss = lade_tf.losses.BalancedSoftmax([900, 90, 10])
     >>> model.compile("sgd", loss)
@@ -60,6 +60,8 @@ class BalancedSoftmax(keras.losses.Loss):
         label_smoothing: share of the training prior in the target, in [0, 1); not of the uniform
             one, which would leave a prior in the logits.
     """
+
+    source_prior = None
 
     def __init__(
         self,

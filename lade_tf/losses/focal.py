@@ -83,6 +83,8 @@ class Focal(keras.losses.Loss):
         gamma: γ ≥ 0.
     """
 
+    source_prior = "training"
+
     def __init__(self, gamma=2.0, name="focal", reduction="sum_over_batch_size", dtype="float32"):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.gamma = check_number(gamma, "gamma", minimum=0)
@@ -110,6 +112,8 @@ class ClassBalancedFocal(keras.losses.Loss):
         gamma: γ ≥ 0.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
+
+    source_prior = None
 
     def __init__(
         self,

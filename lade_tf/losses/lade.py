@@ -35,6 +35,8 @@ class LADE(keras.losses.Loss):
         ValueError: for bad arguments; for labels out of range see `lade_tf.ops.check_labels`.
     """
 
+    source_prior = None
+
     def __init__(
         self,
         class_counts,

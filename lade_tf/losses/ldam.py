@@ -62,6 +62,8 @@ class LDAM(keras.losses.Loss):
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
 
+    source_prior = "training"
+
     def __init__(
         self,
         class_counts,

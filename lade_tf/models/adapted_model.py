@@ -1,17 +1,25 @@
 """AdaptedModel: a network, and after it the target prior of the place where it runs."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from lade_tf import label_shift, ops, priors
 from lade_tf.checks import check_integer
+from lade_tf.label_shift.carried_prior import find_contradiction, warn_of_contradiction
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.label_shift.estimate import check_options
 from lade_tf.layers.prior_adapt import PriorAdaptLayer, with_unlabelled_prior
 from lade_tf.metrics.checks import check_class_indices
 from lade_tf.models import expects_logits
-from lade_tf.models.carried_prior import check_taken_out_once
+from lade_tf.models.carried_prior import (
+    carried_prior,
+    check_class_weight,
+    check_taken_out_once,
+    weights_by_class,
+)
 from lade_tf.models.export import export_saved_model, image_spec
 from lade_tf.models.labelled import ORDERED, Batches, batches_of, unlabelled
 from lade_tf.models.multi_worker import MultiWorkerModel
@@ -39,14 +47,23 @@ class AdaptedModel(MultiWorkerModel):
     Args:
         network: any Keras model that gives logits [batch, classes] (or probabilities, below).
         class_counts: [classes] training samples per class.
-        source_prior: [classes] the prior that the logits carry, or None if they are disentangled.
+        source_prior: [classes] the prior that the logits carry, "training" for that of
+            `class_counts`, or None if they are disentangled.
         target_prior: [classes] the prior to adapt to at first, or None for uniform.
         from_logits: whether `network` gives logits; if not, its probabilities' logs are taken.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
+        class_weight: the classes' weights in a loss that else leaves no prior, as in
+            `lade_tf.adapt`: the logits carry what is proportional to them.
+        sampled_counts: [classes] the samples drawn of each class for such a loss: the logits carry
+            what is proportional to sampled_counts / class_counts.
 
     Raises:
-        ValueError: for bad counts or priors, and a network of another number of classes.
+        ValueError: for bad counts, priors or weights, more than one of `source_prior`,
+            `class_weight` and `sampled_counts`, and a network of another number of classes.
     """
+
+    # Arguments of fit and train_on_batch that make no sense for a model's loss, and why.
+    REFUSED = {}
 
     def __init__(
         self,
@@ -56,6 +73,8 @@ class AdaptedModel(MultiWorkerModel):
         target_prior=None,
         from_logits=True,
         zero_count="error",
+        class_weight=None,
+        sampled_counts=None,
         **kwargs,
     ):
         # The network casts its own inputs; a second cast out here could only lose digits.
@@ -72,9 +91,13 @@ class AdaptedModel(MultiWorkerModel):
         self.class_counts = priors.plain_counts(class_counts)
         self.zero_count = zero_count
         self.from_logits = from_logits
+        told = class_weight, sampled_counts
+        source_prior = carried_prior(lambda: None, self.training_prior, source_prior, *told)
+        self._weights_told = weights_by_class(self.training_prior, *told)
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
         self.prior_adapt.build((None, num_classes))
         self._compiles_replicas = False
+        self._checks_loss = True
         # All state exists already; saying so lets Keras save before the first call.
         self.built = network.built
 
@@ -102,7 +125,7 @@ class AdaptedModel(MultiWorkerModel):
         """What the logits are divided by before they are adapted, a float; 1 until `calibrate`."""
         return float(self.prior_adapt.temperature)
 
-    def calibrate(self, inputs, labels=None, batch_size=256):
+    def calibrate(self, inputs, labels=None, batch_size=256, prior=False):
         """Fits the temperature that makes the confidences right, and keeps it.
 
         >>> model.calibrate(validation_images, validation_labels)
@@ -111,23 +134,41 @@ class AdaptedModel(MultiWorkerModel):
         target prior, and adaptation moves its decisions too little. It is fitted to the present
         network; after more training call this again. The loss never sees it.
 
+        A warning is given where the labelled data contradict the prior that the logits are taken to
+        carry (`lade_tf.label_shift.carried_prior.find_contradiction`). `prior=True` fits that prior
+        as well, and keeps it: for a network of which nobody knows what weights, sampler or loss it
+        was trained with. See `lade_tf.label_shift.fit_carried_prior`; again it starts from what the
+        model was built with.
+
         Args:
             inputs: what `predict` takes, a labelled sample unseen in training.
             labels: its classes, integers [samples] or [samples, 1], of any label distribution; None
                 takes those that the inputs yield, whatever their order: a tf.data.Dataset,
                 PyDataset, PyTorch DataLoader or generator.
             batch_size: inputs of an array that the network is given at a time.
+            prior: whether to fit the prior that the logits carry too.
 
         Returns:
             The temperature, a float.
 
         Raises:
-            ValueError: as `lade_tf.label_shift.fit_temperature`, and for inputs without end, with
-                sample weights or with labels other than those given; the stored temperature stays.
+            ValueError: as `lade_tf.label_shift.fit_temperature`, with `prior` as
+                `fit_carried_prior`, and for inputs without end, with sample weights or with labels
+                other than those given; the stored temperature and prior stay.
         """
         logits, labels = self._labelled_logits("inputs", "labels", inputs, labels, batch_size)
-        temperature = label_shift.fit_temperature(logits, labels, self.prior_adapt.source_prior)
-        self.prior_adapt.set_temperature(temperature)
+        layer = self.prior_adapt
+        if prior:
+            taken = self.training_prior, layer.initial_source_prior
+            fit = label_shift.fit_carried_prior(logits, labels, *taken)
+            layer.set_temperature(fit.temperature)
+            layer.set_source_prior(fit.prior)
+            return fit.temperature
+        temperature = label_shift.fit_temperature(logits, labels, layer.source_prior)
+        layer.set_temperature(temperature)
+        warn_of_contradiction(
+            find_contradiction(logits, labels, self.training_prior, layer.source_prior)
+        )
         return temperature
 
     def adapt_to(
@@ -254,6 +295,23 @@ class AdaptedModel(MultiWorkerModel):
         """Returns [batch, classes] logits adapted to `target_prior`, by default the stored one."""
         return self.prior_adapt(self.raw_logits(inputs, training), target_prior=target_prior)
 
+    def fit(self, *args, **kwargs):
+        self._check_weighting(super().fit, args, kwargs)
+        return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        self._check_weighting(super().train_on_batch, args, kwargs)
+        return super().train_on_batch(*args, **kwargs)
+
+    def _check_weighting(self, method, args, kwargs):
+        given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
+        for name, why in self.REFUSED.items():
+            if given.get(name) is not None:
+                raise ValueError(f"{name} must not be given to {type(self).__name__}: {why}")
+        if given.get("class_weight") is not None:
+            taken = self.prior_adapt.initial_source_prior, self.training_prior
+            check_class_weight(given["class_weight"], self.loss, *taken)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
@@ -322,7 +380,9 @@ class AdaptedModel(MultiWorkerModel):
         **kwargs,
     ):
         expects_logits.check("loss", loss)
-        check_taken_out_once(loss, self.prior_adapt.source_prior)
+        if self._checks_loss:
+            source_prior = self.prior_adapt.initial_source_prior
+            check_taken_out_once(loss, source_prior, self.training_prior, self._weights_told)
         expects_logits.check("metrics", [metrics, kwargs.get("weighted_metrics")])
         self._jit_compile_given = jit_compile
         if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
@@ -354,7 +414,10 @@ class AdaptedModel(MultiWorkerModel):
         return config
 
     def compile_from_config(self, config):
+        # Weights of classes that the loss was checked with aren't in the configuration.
+        self._checks_loss = False
         self.compile(**keras.saving.deserialize_keras_object(config))
+        self._checks_loss = True
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -387,7 +450,7 @@ class AdaptedModel(MultiWorkerModel):
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "class_counts": self.class_counts,
-            "source_prior": self.prior_adapt.source_prior,
+            "source_prior": self.prior_adapt.initial_source_prior,
             "target_prior": self.prior_adapt.get_config()["target_prior"],
             "from_logits": self.from_logits,
             "zero_count": self.zero_count,

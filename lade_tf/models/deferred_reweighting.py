@@ -32,6 +32,8 @@ class DeferredReweightingModel(AdaptedModel):
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
 
+    REFUSED = {"class_weight": "it weights the classes itself"}
+
     def __init__(
         self,
         network,
@@ -68,6 +70,7 @@ class DeferredReweightingModel(AdaptedModel):
 
     def get_config(self):
         config = super().get_config()
-        for key in ("source_prior", "from_logits"):
-            del config[key]
+        del config["from_logits"]
+        if config["source_prior"] is None:
+            del config["source_prior"]
         return {**config, "start_step": self.start_step, "beta": self.beta}

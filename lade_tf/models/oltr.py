@@ -49,6 +49,8 @@ class OLTR(OwnLossModel):
         ValueError: for a bad argument, and a network without exactly one `MetaEmbedding`.
     """
 
+    REFUSED = {"class_weight": "class-balanced batches weight the classes"}
+
     def __init__(
         self,
         network,

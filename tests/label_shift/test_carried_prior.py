@@ -169,5 +169,5 @@ def test_the_warning_names_both_priors(num_classes):
     with pytest.warns(UserWarning, match=rf"contradict the prior .*{taken}.*prior=True"):
         warn_of_contradiction(found)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         warn_of_contradiction(None)

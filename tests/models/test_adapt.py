@@ -179,31 +179,6 @@ def test_metrics_of_the_predicted_class_take_the_logits_of_a_model():
     np.testing.assert_allclose(logs["per_class_accuracy"], expected)
 
 
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        ("LADE", r"compiled with LADE, which takes it out: .*AdaptedModel\(model, class_counts\)"),
-        ("BalancedSoftmax", "compiled with BalancedSoftmax"),
-        ("ClassBalancedFocal", "compiled with ClassBalancedFocal"),
-        ("LogitAdjustment", r"class_counts, source_prior=model.loss.source_prior\) is right"),
-    ],
-)
-def test_a_network_whose_loss_took_the_prior_out_is_refused(loss, message):
-    network = sequential(None)
-    network.compile("sgd", getattr(lade_tf.losses, loss)(COUNTS))
-    with pytest.raises(ValueError, match=message):
-        lade_tf.adapt(network, COUNTS)
-
-
-def test_a_loss_in_a_structure_is_seen():
-    for loss in ([lade_tf.losses.LADE(COUNTS)], {"dense": lade_tf.losses.LADE(COUNTS)}):
-        network = functional(None)
-        network.layers[-1].name = "dense"
-        network.compile("sgd", loss)
-        with pytest.raises(ValueError, match="compiled with LADE"):
-            lade_tf.adapt(network, COUNTS)
-
-
 def test_a_prior_is_not_taken_out_by_loss_and_model():
     losses = lade_tf.losses
     adapted = lade_tf.adapt(sequential(None), COUNTS)
@@ -240,14 +215,6 @@ def test_keras_metrics_see_finite_logits_of_a_class_of_target_prior_zero():
     )
     assert logs["top"] == logs["accuracy"] > 0 and np.isfinite(logs["entropy"])
     assert np.isneginf(model.predict(make_images(), verbose=0)[:, 2]).all()
-
-
-def test_a_network_whose_loss_leaves_the_training_prior_is_taken():
-    network = sequential(None)
-    losses = lade_tf.losses
-    for loss in (losses.Focal(), losses.LDAM(COUNTS), losses.LogitAdjustment(COUNTS, tau=0)):
-        network.compile("sgd", loss)
-        np.testing.assert_allclose(lade_tf.adapt(network, COUNTS).prior_adapt.source_prior, SOURCE)
 
 
 def test_a_model_that_has_a_target_prior_is_not_adapted_again():
