@@ -92,7 +92,7 @@ class AdaptedModel(MultiWorkerModel):
         self.zero_count = zero_count
         self.from_logits = from_logits
         told = class_weight, sampled_counts
-        source_prior = carried_prior(lambda: None, self.training_prior, source_prior, *told)
+        source_prior = carried_prior(None, self.training_prior, source_prior, *told)
         self._weights_told = weights_by_class(self.training_prior, *told)
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
         self.prior_adapt.build((None, num_classes))

@@ -92,7 +92,7 @@ def carried_prior(left, training_prior, source_prior=None, class_weight=None, sa
     """Returns the prior that logits carry, [classes], or None for none.
 
     Args:
-        left: function of no arguments that returns the prior that the loss leaves there.
+        left: [classes] the prior that the loss leaves there, or None for none.
         training_prior: [classes].
         source_prior: the prior itself, [classes], "training" or "uniform".
         class_weight: weights of the classes in the loss: a dict (a class that is missing weighs 1),
@@ -116,7 +116,7 @@ def carried_prior(left, training_prior, source_prior=None, class_weight=None, sa
         )
     if source_prior is not None:
         return _resolved(source_prior, training_prior, "source_prior")
-    return _weighted(left(), weights_by_class(training_prior, class_weight, sampled_counts))
+    return _weighted(left, weights_by_class(training_prior, class_weight, sampled_counts))
 
 
 def weights_by_class(training_prior, class_weight=None, sampled_counts=None):

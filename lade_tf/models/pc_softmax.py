@@ -65,9 +65,8 @@ def adapt(
         )
     training_prior = priors.class_prior(class_counts, zero_count)
     told = class_weight, sampled_counts
-    source_prior = carried_prior(
-        lambda: left_by_training(model, training_prior), training_prior, source_prior, *told
-    )
+    left = left_by_training(model, training_prior) if source_prior is None else None
+    source_prior = carried_prior(left, training_prior, source_prior, *told)
     adapted = AdaptedModel(
         model, class_counts, source_prior, from_logits=from_logits, zero_count=zero_count
     )
