@@ -174,12 +174,41 @@ def test_what_is_no_temperature_is_refused_and_the_stored_one_stays(temperature)
     assert layer.temperature.numpy() == 3
 
 
-def test_a_layer_saved_before_there_was_a_temperature_loads():
+@pytest.mark.parametrize("store", [{"0": TARGET}, {"0": TARGET, "1": np.array(2.0)}])
+def test_a_layer_saved_before_it_had_all_its_state_loads(store):
     layer = PriorAdaptLayer(SOURCE)
     layer(make_logits())
-    layer.load_own_variables({"0": TARGET})
+    layer.set_source_prior(TARGET)
+    layer.load_own_variables(store)
     np.testing.assert_allclose(layer.target_prior, TARGET, rtol=1e-6)
-    assert layer.temperature.numpy() == 1
+    assert layer.temperature.numpy() == store.get("1", 1)
+    assert layer.source_prior == SOURCE.tolist()
+
+
+def test_the_source_prior_is_set_without_retracing():
+    layer, logits = PriorAdaptLayer(target_prior=TARGET), make_logits()
+    with pytest.raises(ValueError, match="set_source_prior needs a built layer"):
+        layer.set_source_prior(SOURCE)
+    layer(logits)
+    function = tf.function(layer)
+    np.testing.assert_array_equal(function(logits), logits + np.log(TARGET).astype(np.float32))
+    assert layer.source_prior is None
+    for prior in (SOURCE, None, TARGET):
+        layer.set_source_prior(prior)
+        weight = TARGET / (1 if prior is None else prior)
+        found = tf.nn.softmax(function(logits))
+        np.testing.assert_allclose(found, posterior(logits, weight), rtol=1e-5)
+        assert layer.get_config()["source_prior"] is None
+    np.testing.assert_allclose(layer.source_prior, TARGET, rtol=1e-6)
+    for prior, message in [
+        *BAD_PRIORS[:2],
+        *BAD_PRIORS[3:],
+        ([0.5, 0.5, 0.0], "probabilities > 0"),
+    ]:
+        with pytest.raises(ValueError, match=f"source_prior must .*{message}"):
+            layer.set_source_prior(prior)
+    np.testing.assert_allclose(layer.source_prior, TARGET, rtol=1e-6)
+    assert function.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("kind", [["0.5", "0.3", "0.2"], [True, False, False]])
