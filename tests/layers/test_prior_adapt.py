@@ -191,7 +191,7 @@ def test_the_source_prior_is_set_without_retracing():
         layer.set_source_prior(SOURCE)
     layer(logits)
     function = tf.function(layer)
-    np.testing.assert_array_equal(function(logits), logits + np.log(TARGET).astype(np.float32))
+    np.testing.assert_allclose(function(logits), logits + np.log(TARGET), rtol=1e-5, atol=1e-6)
     assert layer.source_prior is None
     for prior in (SOURCE, None, TARGET):
         layer.set_source_prior(prior)
