@@ -1,15 +1,18 @@
 """Finished runs as the rows of a table and the curves of a figure.
 
 A run gives one row for each way of using its logits: as they were trained, or told the label
-distribution that they are tested under ("PC" in the paper).
+distribution that they are tested under ("PC" in the paper). All of it comes from what is kept of
+the logits (`predictions`).
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import evaluation
 import methods
 import numpy as np
+import predictions
 import runs
 
 from lade_tf import ops
@@ -37,7 +40,7 @@ class Method:
         return self.told and methods.METHODS[self.loss].carries != "uniform"
 
     def target_prior(self, saved, test_prior):
-        """Returns the prior [C] that the model is told when it is tested under `test_prior`."""
+        """Returns the prior [C] that a model is told when it is tested under `test_prior`."""
         return test_prior if self.told else saved.source_prior
 
 
@@ -57,11 +60,20 @@ METHODS = tuple(_rows())
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: where it lies, its configuration and its test logits."""
+    """A finished run: where it lies and its configuration."""
 
     path: pathlib.Path
     config: dict
-    saved: runs.SavedLogits
+
+    @functools.cached_property
+    def predictions(self):
+        """Its `predictions.SavedPredictions`."""
+        return predictions.load(self.path)
+
+    @functools.cached_property
+    def saved(self):
+        """Its `runs.SavedLogits`; a ValueError names the file where they aren't kept."""
+        return predictions.load_logits(self.path)
 
     def follows(self, recipe):
         """Whether it was made with the configuration of a recipe (`recipes.resolve`).
@@ -75,14 +87,24 @@ class Run:
 
 
 def load_run(path):
-    """Returns the finished `Run` in a folder that holds result.json and test_logits.npz."""
+    """Returns the finished `Run` in a folder: a run folder or one of committed results."""
     path = pathlib.Path(path)
     if not (path / "result.json").exists():
         raise ValueError(f"{path} must hold a finished run; it has no result.json")
     result = runs.read_json(path / "result.json")
     if "config" not in result:
         raise ValueError(f"{path / 'result.json'} must hold the run's config")
-    return Run(path, result["config"], runs.SavedLogits.load(path / "test_logits.npz"))
+    return Run(path, result["config"])
+
+
+def load_saved(path):
+    """Returns the `SavedLogits` of a finished run, the `SavedPredictions` if these alone are kept.
+
+    For what can be told of both, by `evaluation.evaluate` and `compare`.
+    """
+    if predictions.is_reduced(path):
+        return predictions.load(path)
+    return runs.RunFolder(path).test_logits()
 
 
 def find_runs(folder):
@@ -115,13 +137,12 @@ def subsets(found):
 
 
 def correct(saved, target_prior):
-    """Returns [samples] booleans: whether `SavedLogits` told `target_prior` are right."""
-    probabilities = evaluation.adapt(saved.logits, saved.source_prior, target_prior)
-    return probabilities.argmax(axis=1) == saved.labels
+    """Returns [samples] booleans: whether what is saved is right when told `target_prior`."""
+    return saved.told(target_prior).predicted == saved.labels
 
 
 def check_same_images(saved, other):
-    """Raises a ValueError unless two `SavedLogits` are of the same test images."""
+    """Raises a ValueError unless two runs were tested on the same images."""
     if not np.array_equal(saved.labels, other.labels):
         raise ValueError(
             "two runs are compared on the same test images in the same order; their labels differ"
@@ -129,7 +150,7 @@ def check_same_images(saved, other):
 
 
 def compare(saved, other, names, test_name=None, reading="notebook"):
-    """Compares two runs told the same priors, each tested on its own or on `test_name`.
+    """Compares what is saved of two runs told the same priors, tested on these or `test_name`.
 
     Returns:
         {name: {"difference", "low", "high"}}: accuracy of the first less that of the second, and

@@ -9,6 +9,9 @@ expectation over all test sets of that label distribution, with its standard err
 that of one drawn test set. A run is measured from its test_logits.npz, in seconds; a SavedModel of
 experiments/export.py or a .keras file is run over the test set first. --compare=RUN adds how much
 better it is than another run, by a paired bootstrap over the test images.
+
+Of most committed results the logits aren't kept but what they predict under these eleven: a "-"
+stands for what can't be told from that, and another prior is refused.
 """
 
 import pathlib
@@ -46,14 +49,14 @@ flags.DEFINE_integer("draw_seed", 0, "Seed of the drawn test sets.", lower_bound
 flags.DEFINE_string("output", None, "JSON file to write the metrics to as well; must be new.")
 
 
-def load_logits():
-    """Returns the `SavedLogits` of what the flags name."""
+def load():
+    """Returns the `SavedLogits`, or a run's `SavedPredictions`, of what the flags name."""
     if FLAGS.run is not None and FLAGS.model is None:
         names = ("dataset", "data_seed", "data_dir")
         if given := [f"--{name}" for name in names if FLAGS[name].value is not None]:
             raise ValueError(f"{' and '.join(given)} is for --model: a run knows its data set")
         evaluation.check_run(FLAGS.run, " --dataset=NAME")
-        return runs.RunFolder(FLAGS.run).test_logits()
+        return comparison.load_saved(FLAGS.run)
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
     model = classifiers.load(FLAGS.run, FLAGS.model)
@@ -112,8 +115,8 @@ def target_priors(saved):
 
 def main():
     check_flags()
-    other = FLAGS.compare and runs.RunFolder(FLAGS.compare).test_logits()
-    saved = load_logits()
+    other = FLAGS.compare and comparison.load_saved(FLAGS.compare)
+    saved = load()
     if other:
         comparison.check_same_images(saved, other)
     told = target_priors(saved), FLAGS.test_prior, FLAGS.reading

@@ -3,8 +3,13 @@
 The test set is balanced. A test prior weights its classes, which gives the exact expectation of
 accuracy, Brier score and NLL over all test sets of that label distribution; calibration errors are
 those of the weighted set, lower than a drawn one's by its noise. One can be drawn as well.
+
+What is evaluated is `runs.SavedLogits`, which can be told any prior, or
+`predictions.SavedPredictions`, which hold what came of some of them: both have labels, counts,
+source_prior, class_names and `told(target_prior)`.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -115,7 +120,7 @@ def resolve_prior(name, class_counts, per_class, reading="notebook", class_names
 
 
 def prior_for(saved, name, reading="notebook"):
-    """Returns the prior, [C], that a flag names for the test set of `SavedLogits`."""
+    """Returns the prior, [C], that a flag names for the test set of what is saved."""
     return resolve_prior(name, saved.counts, per_class(saved), reading, saved.class_names.tolist())
 
 
@@ -132,16 +137,39 @@ def adapt(logits, source_prior, target_prior):
     return probabilities
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a model gives for the test images when it is told a prior.
+
+    Attributes:
+        probabilities: [samples, C].
+        labels: [samples].
+        counts: [C] training images of every class.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def predicted(self):
+        """The predicted classes, [samples]."""
+        return self.probabilities.argmax(axis=1)
+
+    def report(self, test_prior):
+        """Returns `metrics.classification_report` on classes as in `test_prior`."""
+        weights = class_weights(self.labels, test_prior)
+        return metrics.classification_report(self.probabilities, self.labels, self.counts, weights)
+
+
 def evaluate(saved, target_prior, test_prior, draw_seed=None):
-    """Returns the metrics of `SavedLogits` told `target_prior` on classes as in `test_prior`.
+    """Returns the metrics of what is saved, told `target_prior`, on classes as in `test_prior`.
 
     `accuracy_se` is the standard error of `accuracy`; with a `draw_seed`, `accuracy_drawn` is the
-    accuracy on one drawn test set.
+    accuracy on one drawn test set. None is what `SavedPredictions` don't tell.
     """
-    weights = class_weights(saved.labels, test_prior)
-    probabilities = adapt(saved.logits, saved.source_prior, target_prior)
-    report = metrics.classification_report(probabilities, saved.labels, saved.counts, weights)
-    predictions = probabilities.argmax(axis=1)
+    outcome = saved.told(target_prior)
+    report, predictions = outcome.report(test_prior), outcome.predicted
     accuracy, error = metrics.expected_accuracy(predictions, saved.labels, test_prior)
     drawn = {}
     if draw_seed is not None:

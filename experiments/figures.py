@@ -124,7 +124,7 @@ def legend(label, chosen):
 
 
 def uniform_panels(figure_name, members):
-    """Yields (label, saved logits, probabilities) of each method on the uniform test set.
+    """Yields (label, saved predictions, outcome) of each method on the uniform test set.
 
     A method that is told the prior predicts what its untold twin does if that is free of any prior
     already; it is left out.
@@ -135,20 +135,20 @@ def uniform_panels(figure_name, members):
         if not chosen:
             print(f"figure {figure_name}: no run of {method.label}")
             continue
-        saved = chosen[0].saved
+        saved = chosen[0].predictions
         target = method.target_prior(saved, priors.uniform_prior(len(saved.counts)))
         key = (method.loss, method.estimator, tuple(np.round(target, 9)))
         if key not in drawn:
             drawn.add(key)
             label = legend(method.label, chosen[:1])
-            yield label, saved, evaluation.adapt(saved.logits, saved.source_prior, target)
+            yield label, saved, saved.told(target)
 
 
 def draw_average_probability(members):
     """Figure 2: a panel for each method."""
     panels = {
-        label: (probabilities, saved.counts)
-        for label, saved, probabilities in uniform_panels("2", members)
+        label: (outcome.mean_probability[np.newaxis], saved.counts)  # the mean of one row is it
+        for label, saved, outcome in uniform_panels("2", members)
     }
     return panel_figure(plots.average_probability, panels)
 
@@ -162,12 +162,14 @@ def draw_class_logits(members):
     panels, missing = {}, wanted_alphas(members[0].config["dataset"])
     for (_, title), found in sorted(of_panel.items()):
         for run in by_training_seed(found)[:1]:
-            panels[legend(title, [run])] = run.saved.logits, run.saved.labels, run.saved.counts
+            saved = run.predictions
+            moments = saved.positive_logits, saved.negative_logits
+            panels[legend(title, [run])] = *moments, saved.counts
             is_lade = run.config["loss"] != "balanced_softmax"
             missing.discard(run.config["alpha"] if is_lade else 0.0)
     for alpha in sorted(missing):
         print(f"figure 3: no run with alpha={alpha:g}")
-    return panel_figure(plots.class_logits, panels)
+    return panel_figure(plots.draw_class_logits, panels)
 
 
 def wanted_alphas(dataset):
@@ -190,15 +192,15 @@ def logit_panel(config):
 def draw_reliability(members):
     """Figures 4 and 6: a panel for each method."""
     panels = {
-        label: (probabilities, saved.labels)
-        for label, saved, probabilities in uniform_panels("6", members)
+        label: (outcome.confidence, outcome.correct, np.ones(len(saved.labels)))
+        for label, saved, outcome in uniform_panels("6", members)
     }
-    return panel_figure(plots.reliability_diagram, panels, panel_inches=(2.6, 2.6))
+    return panel_figure(plots.draw_reliability, panels, panel_inches=(2.6, 2.6))
 
 
 def draw_accuracy_curves(members):
     """Tables 6 and 9 as curves: a line for each method."""
-    per_class = min(evaluation.per_class(run.saved) for run in members)
+    per_class = min(evaluation.per_class(run.predictions) for run in members)
     ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
     names = evaluation.feasible(evaluation.PROTOCOL, per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
@@ -208,7 +210,7 @@ def draw_accuracy_curves(members):
         chosen = repeats(members, method)
         if not chosen:
             print(f"figure curves: no run of {method.label}")
-        accuracies = [accuracy_curve(run.saved, method, names) for run in chosen]
+        accuracies = [accuracy_curve(run.predictions, method, names) for run in chosen]
         accuracies = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
         curves[legend(method.label, chosen)] = accuracies
     if not any(map(len, curves.values())):
@@ -227,7 +229,7 @@ def accuracy_curve(saved, method, names):
     for name in names:
         test = evaluation.prior_for(saved, name)
         told = method.target_prior(saved, test)
-        predictions = evaluation.adapt(saved.logits, saved.source_prior, told).argmax(axis=1)
+        predictions = saved.told(told).predicted
         weights = evaluation.class_weights(saved.labels, test)
         accuracies.append(metrics.accuracy(predictions, saved.labels, weights))
     return accuracies

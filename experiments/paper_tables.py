@@ -151,9 +151,9 @@ class Results:
     def _metrics_of(self, run, method, prior):
         key = (run.path, method, prior)
         if key not in self._metrics:
-            test = evaluation.prior_for(run.saved, prior)
-            told = method.target_prior(run.saved, test)
-            self._metrics[key] = evaluation.evaluate(run.saved, told, test)
+            test = evaluation.prior_for(run.predictions, prior)
+            told = method.target_prior(run.predictions, test)
+            self._metrics[key] = evaluation.evaluate(run.predictions, told, test)
         return self._metrics[key]
 
     def precision_notes(self, used):
@@ -364,14 +364,14 @@ def _matched(results, pair, setting):
 
 def _intervals(matched):
     """Returns (difference, low, high) in points of each ((first, second), seeds): two runs."""
-    saved = next(iter(matched.values()))[0].saved
+    saved = next(iter(matched.values()))[0].predictions
     uniform = priors.uniform_prior(len(saved.counts))
     gains = []
     for (methods, _), pair in matched.items():
         for run in pair:
-            comparison.check_same_images(saved, run.saved)
+            comparison.check_same_images(saved, run.predictions)
         right, other_right = (
-            comparison.correct(run.saved, method.target_prior(run.saved, uniform))
+            comparison.correct(run.predictions, method.target_prior(run.predictions, uniform))
             for method, run in zip(methods, pair, strict=True)
         )
         gains.append(right.astype(np.float64) - other_right)

@@ -2,9 +2,10 @@
 
     python experiments/report.py --runs=DIR,DIR --output=report.html
 
-A DIR is a finished run folder or one under experiments/results. The page embeds the test logits
-and computes every number from them in the browser, under the target prior that its reader sets: it
-loads nothing, so it can be mailed or archived. Its layout and its script are report_page.html.
+A DIR is a finished run folder or one of those under experiments/results that keep their logits. The
+page embeds the test logits and computes every number from them in the browser, under the target
+prior that its reader sets: it loads nothing, so it can be mailed or archived. Its layout and its
+script are report_page.html.
 """
 
 import base64

@@ -29,6 +29,7 @@ import sys
 import time
 from importlib import metadata
 
+import evaluation
 import keras
 import numpy as np
 import tensorflow as tf
@@ -247,12 +248,20 @@ class SavedLogits:
     @classmethod
     def load(cls, path):
         try:
-            with np.load(path) as arrays:
-                saved = cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+            with np.load(path) as file:
+                arrays = {field.name: file[field.name] for field in dataclasses.fields(cls)}
+            if arrays["logits"].dtype == np.float16:  # as some committed results have them
+                arrays["logits"] = arrays["logits"].astype(np.float32)
+            saved = cls(**arrays)
             saved.check()
         except Exception as error:
             raise ValueError(f"{path} isn't a test_logits.npz of a run: {error}") from error
         return saved
+
+    def told(self, target_prior):
+        """Returns the `evaluation.Outcome` of a model that is told a prior, [C]."""
+        probabilities = evaluation.adapt(self.logits, self.source_prior, target_prior)
+        return evaluation.Outcome(probabilities, self.labels, self.counts)
 
     def check(self):
         """Raises a ValueError unless the arrays are what they should be."""

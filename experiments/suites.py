@@ -24,6 +24,19 @@ FIGURE_3_ALPHA = (0.0, 0.01, 0.1, 1.0)
 GRID_ALPHA = (0.005, 0.01, 0.05, 0.1)
 GRID_LAMBDA = (0.01, 0.1, 0.5)
 
+# The committed runs that keep their logits, in float16, beside their predictions: for studies that
+# tell a model what no table does.
+KEPT_LOGITS = (
+    *(
+        f"cifar100_lt-ib100-{method}-200ep-seed{seed}-bfloat16"
+        for method in ("softmax", "lade-reference", "lade-paper")
+        for seed in (0, 1, 2)
+    ),
+    "cifar100_lt-ib100-lade-paper-modern-100ep-seed0",
+    "cifar100_lt-ib50-softmax-200ep-seed0-bfloat16",
+    "cifar100_lt-ib50-lade-reference-200ep-seed0-bfloat16",
+)
+
 
 def cifar100_lt(seeds=(0, 1, 2)):
     """The paper's tables 2, 8, 9 and 10 and figure 3, and other draws of the subset."""

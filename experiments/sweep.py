@@ -10,10 +10,11 @@ trained in float32: the tables' means take both, their paired comparisons only r
 precision. With --precision only results in it count. The committed runs of the full recipe are in
 bfloat16: --precision=bfloat16 goes on with them.
 
-result.json, history.csv and test_logits.npz of finished runs are copied to --results, those of
-fewer epochs than the recipe's to its folder short; another run's result is never replaced. A run
-that fails doesn't stop the others: the end names it, with exit code 1. Ctrl-C and SIGTERM stop the
-training with a checkpoint; the same command goes on from there.
+result.json and history.csv of finished runs are copied to --results, with a predictions.npz in the
+place of their test logits (experiments/predictions.py; the logits of a few stay, in float16), those
+of fewer epochs than the recipe's to its folder short; another run's result is never replaced. The
+run folders keep everything. A run that fails doesn't stop the others: the end names it, with exit
+code 1. Ctrl-C and SIGTERM stop the training with a checkpoint; the same command goes on from there.
 
 A second stage needs the weights of its softmax run, which aren't among the results that are
 copied. Where they are missing it fails, or, with --repeat_first_stages, softmax is trained again.
@@ -29,6 +30,7 @@ import sys
 
 import binary
 import methods
+import predictions
 import recipes
 import runs
 import suites
@@ -36,7 +38,7 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 EXPERIMENTS = pathlib.Path(__file__).parent
-COPIED = ("history.csv", "test_logits.npz", "result.json")  # the result last: then all are there
+COPIED = ("history.csv", "result.json")  # the result last: then all are there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +193,7 @@ def format_list(planned, results):
 def copy_result(run):
     """Copies what tables and figures need of a finished run."""
     run.copy.mkdir(parents=True, exist_ok=True)
+    predictions.reduce(run.folder.path, run.copy, run.name in suites.KEPT_LOGITS)
     for path in map(run.folder.file, COPIED):
         if path.exists():
             with runs.replacing(run.copy / path.name) as temporary:
@@ -227,7 +230,10 @@ def carry_out(planned, results, data_dir=None, repeat_first_stages=False):
         if problem:
             failed[run.name] = problem
         elif not results.copied(run):
-            copy_result(run)
+            try:
+                copy_result(run)
+            except ValueError as error:  # its logits can't be read
+                failed[run.name] = str(error)
     return failed
 
 

@@ -2,7 +2,7 @@
 
     python experiments/tables.py --table=2,8,9,10,answer --format=markdown --output=tables.md
 
-Ours are computed from the test_logits.npz of finished runs below --results: the mean ± standard
+Ours are computed from the predictions of finished runs below --results: the mean ± standard
 deviation over seeds, with the number of seeds in brackets. A run counts for a table if its
 configuration is the recipe's of that table (experiments/recipes.py), whatever its precision. The
 paper's LADE is compared with estimator "reference", which made the published figures; estimator

@@ -130,16 +130,17 @@ def main():
     binary.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
-    loaded = [comparison.load_run(path) for path in FLAGS.runs]
+    loaded = {run.path.name: run.saved for run in map(comparison.load_run, FLAGS.runs)}
     start = time.monotonic()
     results = {
-        run.path.name: {name: measure(run.saved, name, FLAGS.draws) for name in FLAGS.targets}
-        for run in loaded
+        name: {target: measure(saved, target, FLAGS.draws) for target in FLAGS.targets}
+        for name, saved in loaded.items()
     }
     print("accuracy in % (L1 error of the prior that the model is told)\n")
     print(format_table(results))
     if FLAGS.output:
-        sizes = {target: target_size(loaded[0].saved, target) for target in FLAGS.targets}
+        first = next(iter(loaded.values()))
+        sizes = {target: target_size(first, target) for target in FLAGS.targets}
         content = {"draws": FLAGS.draws, "folds": 2, "target_images": sizes, "results": results}
         runs.write_measured(FLAGS.output, content, start)
 

@@ -12,6 +12,7 @@ from lade_tf import priors
 from lade_tf.checks import check_class_names, check_integer
 from lade_tf.metrics import calibration
 from lade_tf.metrics.checks import check_class_counts, check_class_indices, check_probabilities
+from lade_tf.metrics.moments import class_logit_moments
 
 try:
     from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
@@ -87,14 +88,19 @@ def class_logits(axes, logits, labels, class_counts):
     logits = _check_logits(logits)
     num_classes = logits.shape[1]
     labels = check_class_indices("labels", labels, len(logits), num_classes)
-    order, rank = _ranks(check_class_counts(class_counts, num_classes))
-    positive = np.array([_mean_and_deviation(logits[labels == c, c]) for c in order])
-    negative = np.array([_mean_and_deviation(logits[labels != c, c]) for c in order])
-    for statistics, name, color, linestyle in (
+    counts = check_class_counts(class_counts, num_classes)
+    draw_class_logits(axes, *class_logit_moments(logits, labels), counts)
+
+
+def draw_class_logits(axes, positive, negative, class_counts):
+    """Draws what `class_logits` does from `metrics.moments.class_logit_moments`, checked arrays."""
+    num_classes = len(class_counts)
+    order, rank = _ranks(class_counts)
+    for moments, name, color, linestyle in (
         (positive, "positive samples", BLUE, "-"),
         (negative, "negative samples", VERMILION, "--"),
     ):
-        mean, deviation = statistics.T
+        mean, deviation = moments[order].T
         axes.plot(rank, mean, color=color, linestyle=linestyle, linewidth=1.2, label=name)
         band = {"color": color, "alpha": 0.25, "linewidth": 0}
         axes.fill_between(rank, mean - deviation, mean + deviation, **band)
@@ -121,14 +127,30 @@ def reliability_diagram(
     """
     num_bins = check_integer(num_bins, "num_bins", minimum=1)
     samples = calibration.check_scored_samples(probabilities, labels, sample_weight)
-    shown, accuracy, confidence = _reliability(*samples, num_bins)
+    probabilities, labels, weight = samples
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    draw_reliability(axes, confidence, correct, weight, num_bins)
+
+
+def draw_reliability(axes, confidence, correct, weight, num_bins=calibration.NUM_BINS):
+    """Draws what `reliability_diagram` does from checked arrays, [samples] each.
+
+    Args:
+        axes: matplotlib Axes.
+        confidence: float64 probability of the predicted class.
+        correct: whether that is the true one.
+        weight: float64, how many times each sample occurs.
+        num_bins: as in `expected_calibration_error`.
+    """
+    error = calibration.binned_gap(confidence, correct, weight, num_bins)
+    shown, accuracy, confidence = _reliability(confidence, correct, weight, num_bins)
     left = shown / num_bins
     bars = {"width": 1 / num_bins, "align": "edge", "linewidth": 0.6}
     axes.bar(left, accuracy, color=SKY, edgecolor=BLACK, label="accuracy", **bars)
     gap = {"color": "none", "edgecolor": VERMILION, "hatch": "/////", "label": "gap"}
     axes.bar(left, confidence - accuracy, bottom=accuracy, **gap, **bars)
     axes.plot([0, 1], [0, 1], color=BLACK, linestyle=":", label="calibrated")
-    error = calibration.ece(*samples, num_bins)
     axes.text(0.04, 0.96, f"ECE {error:.4f}", transform=axes.transAxes, va="top")
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, aspect="equal")
@@ -237,10 +259,8 @@ def _label_ranks(axes, num_classes):
     axes.set_xlabel("class, in descending training count")
 
 
-def _reliability(probabilities, labels, weight, num_bins):
+def _reliability(confidence, correct, weight, num_bins):
     """Returns the bins that have weight, and their accuracy and mean confidence, [bins] each."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
     bins = calibration.bin_index(confidence, num_bins)
     total, right, confident = (
         np.bincount(bins, weights=values, minlength=num_bins)
@@ -248,12 +268,6 @@ def _reliability(probabilities, labels, weight, num_bins):
     )
     shown = np.flatnonzero(total)
     return shown, right[shown] / total[shown], confident[shown] / total[shown]
-
-
-def _mean_and_deviation(values):
-    if len(values) == 0:
-        return np.nan, np.nan
-    return values.mean(dtype=np.float64), values.std(dtype=np.float64)
 
 
 def _check_logits(logits):

@@ -99,7 +99,7 @@ def ece(probabilities, labels, weight, num_bins=NUM_BINS):
     """ECE of checked arrays."""
     predictions = probabilities.argmax(axis=1)
     confidence = _probability_of(predictions, probabilities)
-    return _binned_gap(confidence, predictions == labels, weight, num_bins)
+    return binned_gap(confidence, predictions == labels, weight, num_bins)
 
 
 def classwise_ece(probabilities, labels, weight, num_bins=NUM_BINS):
@@ -131,14 +131,26 @@ def _sums(rows, columns, values, shape):
 
 def brier(probabilities, labels, weight):
     """Brier score of checked arrays, as sum_c p_c^2 - 2 p_y + 1: no one-hot array."""
-    squares = np.einsum("nc,nc->n", probabilities, probabilities, dtype=np.float64)
-    distance = squares - 2 * _probability_of(labels, probabilities) + 1
-    return float(np.average(distance, weights=weight))
+    return brier_of(squares(probabilities), _probability_of(labels, probabilities), weight)
+
+
+def squares(probabilities):
+    """Returns sum_c p_c^2 of each row, float64 [samples]."""
+    return np.einsum("nc,nc->n", probabilities, probabilities, dtype=np.float64)
+
+
+def brier_of(squares, likelihood, weight):
+    """Brier score from [samples] squares and probabilities of the true class."""
+    return float(np.average(squares - 2 * likelihood + 1, weights=weight))
 
 
 def nll(probabilities, labels, weight):
     """Negative log-likelihood of checked arrays."""
-    likelihood = _probability_of(labels, probabilities)
+    return nll_of(_probability_of(labels, probabilities), weight)
+
+
+def nll_of(likelihood, weight):
+    """Negative log-likelihood from [samples] probabilities of the true class."""
     losses = -np.log(np.clip(likelihood, SMALLEST_PROBABILITY, 1))
     return float(np.average(losses, weights=weight))
 
@@ -155,10 +167,11 @@ def _probability_of(classes, probabilities):
     return probabilities[np.arange(len(classes)), classes].astype(np.float64)
 
 
-def _binned_gap(confidence, correct, weight, num_bins):
-    """Returns sum over bins of |sum over the bin of weight * (correct - confidence)| / all weight.
+def binned_gap(confidence, correct, weight, num_bins=NUM_BINS):
+    """ECE of checked arrays of [samples] each.
 
-    An empty bin adds 0, and no bin is divided by its size.
+    It is the sum over bins of |sum over the bin of weight * (correct - confidence)| / all weight:
+    an empty bin adds 0, and no bin is divided by its size.
     """
     confidence = confidence.astype(np.float64)
     bins = bin_index(confidence, num_bins)

@@ -8,8 +8,11 @@ import signal
 import time
 
 import comparison
+import evaluation
 import methods
+import numpy as np
 import paper_tables
+import predictions
 import pytest
 import recipes
 import runs
@@ -21,6 +24,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 ALL = {**suites.SUITES, "grid": suites.grid}
 COMMON = {"precision": "float32", "epochs": None}
+
+
+def write_logits(folder, seed=0):
+    """Writes the test logits of a run."""
+    labels = np.repeat(np.arange(3, dtype=np.int32), 4)
+    logits = np.random.default_rng(seed).normal(size=(12, 3)).astype(np.float32)
+    counts, names = np.array([30, 20, 10]), np.array(list("abc"))
+    saved = runs.SavedLogits(logits, labels, counts, counts / 60, names)
+    saved.save(folder / "test_logits.npz")
+    return saved
 
 
 @pytest.fixture
@@ -51,8 +64,8 @@ def trained(monkeypatch):
         config = recipes.resolve(dataset, loss, overrides)
         runs.write_json(folder / "config.json", config)
         runs.write_json(folder / "result.json", {"config": config, "metrics": {"accuracy": 0.5}})
-        for name in ("best.keras", "test_logits.npz"):
-            (folder / name).write_text(str(len(names)))
+        (folder / "best.keras").write_text(str(len(names)))
+        write_logits(folder, seed=len(names))
         return True
 
     train.fails = None
@@ -72,7 +85,10 @@ def test_what_is_missing_runs_once_and_is_copied(planned, trained, tmp_path):
     assert trained[0] == [run.name for run in planned] == names
     for name in names:
         copied = {path.name for path in (results / "short" / name).iterdir()}
-        assert copied == {"result.json", "test_logits.npz"}
+        assert copied == {"result.json", "predictions.npz"}
+        expected = predictions.load(tmp_path / "runs" / name)
+        kept = predictions.load(results / "short" / name)
+        np.testing.assert_array_equal(kept.predicted, expected.predicted)
     assert carry_out(planned, results) == {}
     assert trained[0] == names
     # The copies alone are enough, whatever their folders are called.
@@ -93,6 +109,39 @@ def test_a_copy_that_was_broken_off_is_made_again(planned, trained, tmp_path):
     (planned[0].copy / "result.json").unlink()
     assert carry_out(planned, tmp_path / "results") == {}
     assert (planned[0].copy / "result.json").exists() and len(trained[0]) == 3
+
+
+def test_the_copies_of_some_runs_keep_their_logits(planned, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "KEPT_LOGITS", (planned[1].name,))
+    assert carry_out(planned, tmp_path / "results") == {}
+    kept = {path.parent.name for path in (tmp_path / "results").rglob("test_logits.npz")}
+    assert kept == {planned[1].name}
+    with np.load(planned[1].copy / "test_logits.npz") as file:
+        assert file["logits"].dtype == np.float16
+    with np.load(planned[1].folder.file("test_logits.npz")) as file:
+        assert file["logits"].dtype == np.float32  # the run folder has all of it
+
+
+def test_the_runs_that_keep_their_logits_are_runs_of_the_suites():
+    common = {**COMMON, "precision": "bfloat16"}
+    names = {run.name for run in sweep.plan(suites.cifar100_lt(), common, "runs", "results")}
+    (modern,) = set(suites.KEPT_LOGITS) - names
+    common = {"precision": "float32", "epochs": 100}
+    assert modern in {run.name for run in sweep.plan(suites.modern(), common, "runs", "results")}
+
+
+def test_a_run_whose_logits_are_damaged_is_named_and_does_not_stop_the_others(
+    planned, trained, tmp_path
+):
+    carry_out(planned, tmp_path / "results")
+    (tmp_path / "results").rename(tmp_path / "old")
+    planned[1].folder.file("test_logits.npz").write_text("cut short")
+    failed = carry_out(planned, tmp_path / "results")
+    assert list(failed) == [planned[1].name] and len(trained[0]) == 3
+    assert "isn't a test_logits.npz of a run" in failed[planned[1].name]
+    assert not (planned[1].copy / "result.json").exists()  # so it isn't taken for a result
+    write_logits(planned[1].folder.path)
+    assert carry_out(planned, tmp_path / "results") == {}
 
 
 def test_a_failure_is_named_and_does_not_stop_the_others(planned, trained, tmp_path):
@@ -161,10 +210,10 @@ def test_softmax_is_repeated_only_where_it_is_asked_for(planned, trained, tmp_pa
     results = tmp_path / "results"
     carry_out([planned[0], planned[2]], results)
     (tmp_path / "runs").rename(tmp_path / "gone")
-    copy = (planned[0].copy / "test_logits.npz").read_text()
+    copy = (planned[0].copy / "predictions.npz").read_bytes()
     assert carry_out(planned, results, repeat_first_stages=True) == {}
     assert trained[0][2:] == [planned[0].name, planned[1].name]
-    assert (planned[0].copy / "test_logits.npz").read_text() == copy  # the first result stays
+    assert (planned[0].copy / "predictions.npz").read_bytes() == copy  # the first result stays
     assert carry_out(planned, results, repeat_first_stages=True) == {}
     assert len(trained[0]) == 4
 
@@ -285,7 +334,7 @@ def test_the_suites_are_those_of_the_issue():
 
 def test_the_suite_fills_the_tables_that_it_names():
     planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
-    made = [comparison.Run(None, r.config, None) for r in planned if r.config["data_seed"] == 0]
+    made = [comparison.Run(None, r.config) for r in planned if r.config["data_seed"] == 0]
     for number in ("2", "8", "9", "10"):
         for name, method, settings, *_ in paper_tables.entries(number):
             for setting in settings:
@@ -379,6 +428,11 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
         assert result["config"] == planned_run.config
         for name in sweep.COPIED:
             assert (copy / name).read_bytes() == (folder / name).read_bytes()
+        kept = predictions.load(copy)
+        assert evaluation.evaluate_priors(kept, ["uniform"])["uniform"] == pytest.approx(
+            result["metrics"], rel=1e-6
+        )
+        assert not (copy / "test_logits.npz").exists()
         line = rf"{planned_run.name} +done +{100 * result['metrics']['accuracy']:.1f}"
         assert re.search(line, output)
     assert "[" not in run("sweep.py", *flags, cwd=tmp_path)
