@@ -17,6 +17,9 @@ import runs
 
 from lade_tf import ops
 
+# On what runs in another precision than float32 are a part of, where not all are.
+PRECISION_MARK = "‡"
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -134,6 +137,28 @@ def training_seeds(found):
 def subsets(found):
     """Returns those of {(data_seed, seed): anything} that share the training seed."""
     return {seeds: value for seeds, value in found.items() if seeds[1] == 0}
+
+
+def say_precisions(groups):
+    """Says once in which precisions the runs of a table or a figure were trained.
+
+    Args:
+        groups: for each row, panel or curve its `Run`s.
+
+    Returns:
+        (marks, notes): a mark or "" for each group, and a sentence unless all are in float32.
+    """
+    precisions = sorted({run.config["precision"] for group in groups for run in group})
+    others = [precision for precision in precisions if precision != "float32"]
+    if not others:
+        return [""] * len(groups), []
+    if len(precisions) == 1:
+        return [""] * len(groups), [f"All runs were trained in {others[0]}."]
+    marks = [
+        PRECISION_MARK * any(run.config["precision"] in others for run in group) for group in groups
+    ]
+    named = " and ".join(others)
+    return marks, [f"{PRECISION_MARK} Runs in {named} are among these, the others are in float32."]
 
 
 def correct(saved, target_prior):

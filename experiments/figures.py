@@ -10,8 +10,9 @@
 Each is written as PNG and PDF, once for each group of runs that agree in data set, imbalance ratio
 and epochs; the group is in the file's name. Within a group only runs of the published recipe are
 drawn (experiments/recipes.py), figure 3 takes any alpha. As in the tables a training seed counts
-once, with data seed 0 and in float32 where that has run; another precision is named. Figures 2, 3
-and 6 show the run of the lowest seed, the curves the mean and standard deviation over the seeds.
+once, with data seed 0 and in float32 where that has run; another precision stands in the caption.
+Figures 2, 3 and 6 show the run of the lowest seed, the curves the mean and standard deviation over
+the seeds.
 """
 
 import itertools
@@ -31,7 +32,7 @@ from lade_tf import metrics, plots, priors
 
 FLAGS = flags.FLAGS
 PNG_DPI = 150
-LEGEND_LINE_INCHES = 0.25
+LINE_INCHES = 0.25
 MOST_COLUMNS = 3
 GROUP = ("dataset", "imbalance_ratio", "epochs")
 # In these a run may differ from another and still be a repeat of it.
@@ -115,16 +116,8 @@ def repeats(members, method):
     return by_training_seed(chosen)
 
 
-def legend(label, chosen):
-    """Returns the label with the number of runs, and their precisions unless all are float32."""
-    facts = [f"{len(chosen)} runs"] if len(chosen) > 1 else []
-    precisions = sorted({run.config["precision"] for run in chosen})
-    facts += [" and ".join(precisions)] if precisions not in ([], ["float32"]) else []
-    return f"{label} ({', '.join(facts)})" if facts else label
-
-
 def uniform_panels(figure_name, members):
-    """Yields (label, saved predictions, outcome) of each method on the uniform test set.
+    """Yields (label, run, outcome) of each method on the uniform test set.
 
     A method that is told the prior predicts what its untold twin does if that is free of any prior
     already; it is left out.
@@ -140,16 +133,15 @@ def uniform_panels(figure_name, members):
         key = (method.loss, method.estimator, tuple(np.round(target, 9)))
         if key not in drawn:
             drawn.add(key)
-            label = legend(method.label, chosen[:1])
-            yield label, saved, saved.told(target)
+            yield method.label, chosen[0], saved.told(target)
 
 
 def draw_average_probability(members):
     """Figure 2: a panel for each method."""
-    panels = {
-        label: (outcome.mean_probability[np.newaxis], saved.counts)  # the mean of one row is it
-        for label, saved, outcome in uniform_panels("2", members)
-    }
+    panels = [
+        (label, run, (outcome.mean_probability[np.newaxis], run.predictions.counts))  # one row
+        for label, run, outcome in uniform_panels("2", members)
+    ]
     return panel_figure(plots.average_probability, panels)
 
 
@@ -159,12 +151,12 @@ def draw_class_logits(members):
     for run in members:
         if run.config["loss"] in FIGURE_3_LOSSES and follows_recipe(run, free=("alpha",)):
             of_panel.setdefault(logit_panel(run.config), []).append(run)
-    panels, missing = {}, wanted_alphas(members[0].config["dataset"])
+    panels, missing = [], wanted_alphas(members[0].config["dataset"])
     for (_, title), found in sorted(of_panel.items()):
         for run in by_training_seed(found)[:1]:
             saved = run.predictions
             moments = saved.positive_logits, saved.negative_logits
-            panels[legend(title, [run])] = *moments, saved.counts
+            panels.append((title, run, (*moments, saved.counts)))
             is_lade = run.config["loss"] != "balanced_softmax"
             missing.discard(run.config["alpha"] if is_lade else 0.0)
     for alpha in sorted(missing):
@@ -191,10 +183,10 @@ def logit_panel(config):
 
 def draw_reliability(members):
     """Figures 4 and 6: a panel for each method."""
-    panels = {
-        label: (outcome.confidence, outcome.correct, np.ones(len(saved.labels)))
-        for label, saved, outcome in uniform_panels("6", members)
-    }
+    panels = [
+        (label, run, (outcome.confidence, outcome.correct, np.ones(len(outcome.correct))))
+        for label, run, outcome in uniform_panels("6", members)
+    ]
     return panel_figure(plots.draw_reliability, panels, panel_inches=(2.6, 2.6))
 
 
@@ -205,17 +197,20 @@ def draw_accuracy_curves(members):
     names = evaluation.feasible(evaluation.PROTOCOL, per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
         print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
+    found = {method: repeats(members, method) for method in METHODS}
+    for method in (method for method, chosen in found.items() if not chosen):
+        print(f"figure curves: no run of {method.label}")
+    if not any(found.values()):
+        return None
+    marks, caption = comparison.say_precisions(list(found.values()))
     curves = {}
-    for method in METHODS:
-        chosen = repeats(members, method)
-        if not chosen:
-            print(f"figure curves: no run of {method.label}")
+    for (method, chosen), mark in zip(found.items(), marks, strict=True):
         accuracies = [accuracy_curve(run.predictions, method, names) for run in chosen]
         accuracies = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
-        curves[legend(method.label, chosen)] = accuracies
-    if not any(map(len, curves.values())):
-        return None
+        number = f" ({len(chosen)} runs)" if len(chosen) > 1 else ""
+        curves[f"{method.label}{mark}{number}"] = accuracies
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    put_caption(figure, caption)
     axes = figure.subplots()
     plots.accuracy_curves(axes, curves, ratios)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -236,19 +231,21 @@ def accuracy_curve(saved, method, names):
 
 
 def panel_figure(draw, panels, panel_inches=(3.2, 2.6)):
-    """Returns a figure with `draw(axes, *arguments)` for each {title: arguments}, one legend."""
+    """Returns a figure of one `draw(axes, *arguments)` for each (title, run, arguments)."""
     if not panels:
         return None
+    marks, caption = comparison.say_precisions([[run] for _, run, _ in panels])
     rows = -(-len(panels) // MOST_COLUMNS)
     columns = -(-len(panels) // rows)  # four make a square
     # A legend as wide as three panels stands in lines below a single one.
     legend_lines = 3 if columns == 1 else 1
-    height = rows * panel_inches[1] + legend_lines * LEGEND_LINE_INCHES
+    height = rows * panel_inches[1] + (legend_lines + len(caption)) * LINE_INCHES
     figure = Figure(figsize=(columns * panel_inches[0], height), layout="constrained")
+    put_caption(figure, caption)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes, (title, arguments) in zip(grid, panels.items(), strict=False):
+    for axes, (title, _, arguments), mark in zip(grid, panels, marks, strict=False):
         draw(axes, *arguments)
-        axes.set_title(title)
+        axes.set_title(title + mark)
         axes.label_outer()
     for spare in grid[len(panels) :]:
         spare.remove()
@@ -256,6 +253,12 @@ def panel_figure(draw, panels, panel_inches=(3.2, 2.6)):
     beside = -(-len(labels) // legend_lines)
     figure.legend(handles, labels, loc="outside lower center", ncols=beside, frameon=False)
     return figure
+
+
+def put_caption(figure, caption):
+    """Writes what concerns all of a figure above it."""
+    if caption:
+        figure.suptitle(" ".join(caption), fontsize="small")
 
 
 FIGURES = {

@@ -123,7 +123,6 @@ class Results:
     """Finished runs below a folder and their metrics, each computed once."""
 
     def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
         self.runs = comparison.find_runs(folder)
         self._metrics = {}
 
@@ -156,15 +155,6 @@ class Results:
             self._metrics[key] = evaluation.evaluate(run.predictions, told, test)
         return self._metrics[key]
 
-    def precision_notes(self, used):
-        """Returns the note, if any, that names those of the runs that aren't in float32."""
-        others = {
-            f"{run.path.relative_to(self.folder)} ({run.config['precision']})"
-            for run in used
-            if run.config["precision"] != "float32"
-        }
-        return [f"Not trained in float32: {', '.join(sorted(others))}."] if others else []
-
 
 def entries(number):
     """Yields (name, method, settings, published row, whether its figures are this row's)."""
@@ -191,36 +181,45 @@ def build(number, results, epochs=None, imbalance_ratio=None):
     published = PUBLISHED[number]
     changes = _changes(number, epochs, imbalance_ratio)
     comparable = changes.get("imbalance_ratio") in (None, published.get("imbalance_ratio"))
-    rows, used = [], []
+    rows = []
     for name, method, settings, row, is_published in entries(number):
         settings = [dataclasses.replace(setting, **changes) for setting in settings]
-        used += [run for setting in settings for run in results.averaged(method, setting)]
         figures = row["values"] if comparable and is_published else [None] * len(settings)
         ours = [results.values(method, setting) for setting in settings]
         figures = tuple(map(Figure, figures, ours, published["decimals"]))
-        rows.append(Row(name, figures, row.get("mark", ""), row.get("epochs"), settings[0].epochs))
-    subset_rows, of_subsets = _subset_rows(results, changes) if number == "2" else ([], [])
+        epochs_of_both = row.get("epochs"), settings[0].epochs
+        used = tuple(run for setting in settings for run in results.averaged(method, setting))
+        rows.append(Row(name, figures, row.get("mark", ""), *epochs_of_both, used))
+    subset_rows = _subset_rows(results, changes) if number == "2" else []
+    rows, precisions = _with_precisions([*rows, *subset_rows])
     borrowed = [f"{mark} borrowed from {work}." for mark, work in published["borrowed"].items()]
     return Table(
         number=number,
         caption=_caption(number, changes, comparable),
         leading=("method", "figures"),
         columns=tuple(published["columns"]),
-        rows=(*rows, *subset_rows),
+        rows=rows,
         notes=(
             SEEDS_NOTE,
             *([SUBSETS_NOTE] if subset_rows else []),
             *borrowed,
-            *results.precision_notes([*used, *of_subsets]),
+            *precisions,
         ),
     )
 
 
+def _with_precisions(rows):
+    """Returns the rows, with marks where their runs differ in precision, and the notes on these."""
+    marks, notes = comparison.say_precisions([row.runs for row in rows])
+    marked = zip(rows, marks, strict=True)
+    return tuple(dataclasses.replace(row, own_mark=mark) for row, mark in marked), notes
+
+
 def _subset_rows(results, changes):
-    """Returns table 2's rows of methods with runs on several draws of the subset, and these."""
-    rows, used = [], []
+    """Returns table 2's rows of methods with runs on several draws of the subset."""
+    rows = []
     for name, method, settings, *_ in entries("2"):
-        figures = []
+        figures, used = [], []
         settings = [dataclasses.replace(setting, **changes) for setting in settings]
         for setting in settings:
             cell = method, setting, subsets
@@ -229,8 +228,9 @@ def _subset_rows(results, changes):
             used += found if len(found) > 1 else []
         if any(figure.values for figure in figures):
             epochs = settings[0].epochs
-            rows.append(Row(f"{name}, several subsets", tuple(figures), our_epochs=epochs))
-    return rows, used
+            named = f"{name}, several subsets", tuple(figures)
+            rows.append(Row(*named, our_epochs=epochs, runs=tuple(used)))
+    return rows
 
 
 def _changes(number, epochs, imbalance_ratio=None):
@@ -274,7 +274,7 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
         "method's less the second's, in points."
     )
     caption += f" Runs of {epochs} epochs." if epochs else ""
-    return _comparison_table(number, caption, rows, results)
+    return _comparison_table(number, caption, rows)
 
 
 def answer(results, epochs=None):
@@ -291,24 +291,25 @@ def answer(results, epochs=None):
         "the first method's less the second's, in points."
     )
     caption += f" Runs of {epochs} epochs." if epochs else ""
-    return _comparison_table(ANSWER, caption, rows, results)
+    return _comparison_table(ANSWER, caption, rows)
 
 
-def _comparison_table(number, caption, rows, results):
+def _comparison_table(number, caption, rows):
     if not rows:
         return None
+    rows, precisions = _with_precisions(rows)
     one, several = ([row for row in rows if (row.seeds > 1) == flag] for flag in (False, True))
     return Table(
         number=number,
         caption=caption,
         leading=("methods", "runs"),
         columns=("difference", "95 % interval"),
-        rows=tuple(rows),
+        rows=rows,
         notes=(
             *([STAR_NOTE] if any(row.excludes_0 for row in rows) else []),
             *([BOOTSTRAP_NOTE] if one else []),
             *([SEVERAL_NOTE] if several else []),
-            *results.precision_notes(run for row in rows for run in row.runs),
+            *precisions,
         ),
     )
 

@@ -21,6 +21,7 @@ LATEX = {
     "±": r"$\pm$",
     "−": "$-$",
     "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "§": r"\S{}",
     "α": r"$\alpha$",
     "λ": r"$\lambda$",
@@ -62,8 +63,11 @@ class Row:
     """A method's figures, one a column.
 
     Attributes:
+        mark: of the published figures.
         epochs: of the published figures, where a table has rows of several.
         our_epochs: of ours.
+        runs: the `comparison.Run`s that ours were computed from.
+        own_mark: of ours.
     """
 
     name: str
@@ -71,12 +75,15 @@ class Row:
     mark: str = ""
     epochs: int | None = None
     our_epochs: int | None = None
+    runs: tuple = ()
+    own_mark: str = ""
 
     def lines(self):
         """Returns the row as lines of text: the published figures, ours, the difference."""
         published = [_fixed(f.published, f.decimals) for f in self.figures]
         differences = [_fixed(f.difference, f.decimals, "+") for f in self.figures]
-        lines = [["paper", *published], ["ours", *(figure.ours() for figure in self.figures)]]
+        ours = [figure.ours() for figure in self.figures]
+        lines = [["paper", *published], ["ours" + self.own_mark, *ours]]
         lines = [*lines, ["ours − paper", *differences]]
         name = self.name + self.mark + (f", {self.epochs} epochs" if self.epochs else "")
         kept = [line for line in lines if any(line[1:])]
@@ -124,6 +131,7 @@ class Comparison:
         seeds: how many pairs.
         runs: the `comparison.Run`s that it was computed from.
         our_epochs: theirs.
+        own_mark: of the row.
     """
 
     name: str
@@ -135,6 +143,7 @@ class Comparison:
     seeds: int = 1
     runs: tuple = ()
     our_epochs: int | None = None
+    own_mark: str = ""
 
     @property
     def excludes_0(self):
@@ -148,7 +157,8 @@ class Comparison:
             _fixed(value, 1, "+") for value in (self.difference, self.low, self.high)
         )
         spread = "" if self.sd is None else f" ± {self.sd:.1f}"
-        return [[self.name, self.column, difference + spread + mark, f"{low} to {high}"]]
+        name = self.name + self.own_mark
+        return [[name, self.column, difference + spread + mark, f"{low} to {high}"]]
 
     def records(self, columns):
         ours = (None, None, self.sd, self.seeds, self.difference, self.low, self.high)

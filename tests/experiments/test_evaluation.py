@@ -234,3 +234,34 @@ def test_two_runs_are_compared_under_every_prior():
     shuffled = dataclasses.replace(saved, labels=saved.labels[::-1])
     with pytest.raises(ValueError, match="same test images in the same order"):
         comparison.compare(saved, shuffled, names)
+
+
+def test_a_class_that_does_not_occur_does_not_make_a_drawn_test_set_smaller():
+    labels = np.repeat(np.arange(3), [40, 40, 2])
+    for prior, sizes in (([0.5, 0.5, 0.0], [40, 40, 0]), ([0.25, 0.75, 0.0], [13, 40, 0])):
+        images = evaluation.draw(labels, np.array(prior), seed=0)
+        np.testing.assert_array_equal(np.bincount(labels[images], minlength=3), sizes)
+    missing = np.repeat(np.arange(2), 40)  # not even tested
+    images = evaluation.draw(missing, np.array([0.5, 0.5, 0.0]), seed=0)
+    np.testing.assert_array_equal(np.bincount(missing[images]), [40, 40])
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 9, 10, 50, 100])
+def test_a_shift_is_feasible_exactly_where_it_leaves_every_class_an_image(per_class):
+    counts = priors.exponential_counts(500, 10, 100)
+    for name in evaluation.PROTOCOL:
+        try:
+            evaluation.resolve_prior(name, counts, per_class)
+        except ValueError:
+            assert name not in evaluation.feasible(evaluation.PROTOCOL, per_class)
+        else:
+            assert name in evaluation.feasible(evaluation.PROTOCOL, per_class)
+
+
+def test_the_training_prior_of_a_class_without_training_images_is_smoothed():
+    counts = np.array([101, 0, 10])
+    for name in ("train", "uniform", "forward:4"):
+        assert evaluation.resolve_prior(name, counts, 40).min() > 0
+    np.testing.assert_allclose(
+        evaluation.resolve_prior("train", counts, 40), np.array([102, 1, 11]) / 114
+    )

@@ -305,7 +305,7 @@ def test_markdown_has_equal_rows_and_shows_mean_sd_and_seeds(outputs):
     assert rows[at][1:] == ["paper", "45.4", "50.5", "61.7"]
     assert rows[at + 1] == ["", "ours", "not run", f"{mean:.1f} ± {sd:.1f} (2)", "not run"]
     assert rows[at + 2] == ["", "ours − paper", "", f"{mean - 50.5:+.1f}", ""]
-    assert rows[at + 3][:3] == ["LADE (paper)", "ours", "not run"]
+    assert rows[at + 3][:3] == ["LADE (paper)", "ours‡", "not run"]
     assert rows[at + 3][3].endswith(" (1)")
     assert ["LDAM†", "paper", "42.0", "46.6", "58.7"] in rows
     assert rows[rows.index(["LDAM†", "paper", "42.0", "46.6", "58.7"]) + 1][1:] == [
@@ -313,23 +313,50 @@ def test_markdown_has_equal_rows_and_shows_mean_sd_and_seeds(outputs):
     ]  # fmt: skip
 
 
-def test_borrowed_figures_and_other_precisions_are_named(outputs):
+def test_borrowed_figures_and_other_precisions_are_named(outputs, results):
     text = outputs["markdown"]
     assert text.count("\n§ borrowed from Tang et al.") == 1
     assert "\n\\* borrowed from Zhou et al." in text and "| BBN\\* | paper | 69.6 |" in text
     assert "LADE (reference), 180 epochs" in text
-    # Those that a table averages or compares, and no others.
-    named = {
-        block.split(".")[0]: set(re.findall(r"([\w-]+) \(bfloat16\)", block))
-        for block in re.split(r"^\*\*(?=\S)", text, flags=re.MULTILINE)[1:]
-        if "Not trained in float32: " in block
-    }
-    subsets = {"lade-subset", "softmax-subset"}
-    assert named.pop("Table 2") == {"lade_paper", *subsets}
-    for number in ("8", "9", "10"):
-        assert named.pop(f"Table {number}") == {"lade_paper"}
-    assert len(named) == 3  # paired comparisons of tables 2 and 9, and the answer
-    assert all(found == {"lade_paper", "again", *subsets} for found in named.values())
+    # A mark on the rows that runs in bfloat16 are part of, no names of folders.
+    tables = paper_tables.build_all(list(paper_tables.TABLES), paper_tables.Results(results))
+    marked = [
+        (table.number, {row.name for row in table.rows if getattr(row, "own_mark", "")})
+        for table in tables
+        if any(note.startswith("‡") for note in table.notes)
+    ]
+    softmaxes = {"Softmax", "PC Softmax"}
+    subsets = {f"{name}, several subsets" for name in ("LADE (reference)", *softmaxes)}
+    pairs = {f"{lade} − {name}" for lade in paper_tables.LADE for name in softmaxes}
+    assert marked == [
+        ("2", {"LADE (paper)", *subsets}),
+        ("2", pairs),
+        ("8", {"CIFAR-100-LT (IB 50), LADE (paper)"}),
+        ("9", {"LADE (paper)"}),
+        ("9", pairs),
+        ("10", {"LADE (paper)"}),
+        ("answer", {pair for pair in pairs if "PC" in pair}),
+    ]
+    assert "| LADE (paper) | ours‡ | " in text
+    assert "LADE (paper) − Softmax‡ | IB 50" in text
+    note = "\n‡ Runs in bfloat16 are among these, the others are in float32."
+    assert text.count(note) == text.count("‡ Runs in") == 7
+    assert not re.search(r"lade_paper|lade-subset|\(bfloat16\)", text)
+
+
+def test_a_precision_that_all_runs_share_is_said_once(tmp_path):
+    for seed, precision in ((0, "bfloat16"), (1, "bfloat16")):
+        write_run(tmp_path / f"{seed}", **SOFTMAX, key=seed, seed=seed, precision=precision)
+        write_run(tmp_path / f"lade{seed}", **PAPER, key=seed + 2, seed=seed, precision=precision)
+    found = paper_tables.Results(tmp_path)
+    for table in (paper_tables.build("2", found), paper_tables.compare("2", found)):
+        assert table.notes.count("All runs were trained in bfloat16.") == 1
+        assert not any("‡" in cell for line in table.lines() for cell in line)
+    write_run(tmp_path / "32", **SOFTMAX, key=0)
+    table = paper_tables.build("2", paper_tables.Results(tmp_path))
+    marked = [row.name for row in table.rows if row.own_mark]
+    assert marked == ["Softmax", "PC Softmax", "LADE (paper)"]  # one of two seeds is enough
+    assert "All runs" not in str(table.notes)
 
 
 def test_latex_is_balanced_and_escaped(outputs):
