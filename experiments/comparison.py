@@ -158,7 +158,7 @@ def say_precisions(groups):
         PRECISION_MARK * any(run.config["precision"] in others for run in group) for group in groups
     ]
     named = " and ".join(others)
-    return marks, [f"{PRECISION_MARK} Runs in {named} are among these, the others are in float32."]
+    return marks, [f"{PRECISION_MARK} With runs in {named}; all others were trained in float32."]
 
 
 def correct(saved, target_prior):

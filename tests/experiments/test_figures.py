@@ -132,7 +132,7 @@ def test_runs_of_other_epochs_stand_in_other_figures(drawn):
     short = drawn["digits_lt-ib20-5ep"]
     assert list(short["2"]) == ["Softmax‡", "PC Softmax‡", "Balanced Softmax"]
     assert set(short["curves"][""]) == {*short["2"], "PC Balanced Softmax"}
-    caption = "‡ Runs in bfloat16 are among these, the others are in float32."
+    caption = "‡ With runs in bfloat16; all others were trained in float32."
     assert short["captions"] == [caption] * 4
     # Of seed 0, which the panels show, all methods have a run in float32; the curves take more.
     assert drawn["digits_lt-ib20-60ep"]["captions"] == ["", "", "", caption]

@@ -339,8 +339,8 @@ def test_borrowed_figures_and_other_precisions_are_named(outputs, results):
     ]
     assert "| LADE (paper) | ours‡ | " in text
     assert "LADE (paper) − Softmax‡ | IB 50" in text
-    note = "\n‡ Runs in bfloat16 are among these, the others are in float32."
-    assert text.count(note) == text.count("‡ Runs in") == 7
+    note = "\n‡ With runs in bfloat16; all others were trained in float32."
+    assert text.count(note) == text.count("‡ With runs in") == 7
     assert not re.search(r"lade_paper|lade-subset|\(bfloat16\)", text)
 
 
