@@ -1,6 +1,7 @@
 """The exported model is served by TensorFlow alone, in an environment without this package."""
 
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -74,6 +75,7 @@ def check_served(python, code, lade_run, tmp_path):
         ],
         check=True,
         cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )  # fmt: skip
     model = keras.saving.load_model(lade_run / "best.keras")
     with np.load(tmp_path / "served.npz") as served:

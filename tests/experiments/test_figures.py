@@ -1,10 +1,7 @@
 """figures.py runs in processes of its own: its flags are those of other binaries, too."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -75,14 +72,13 @@ def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
     return saved
 
 
-def run_code(code, argument, cwd=None):
+def run_code(code, argument, cwd):
     """Returns the JSON in the last line that the code prints."""
-    path = os.pathsep.join(map(str, (EXPERIMENTS, EXPERIMENTS.parent)))
-    environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, "-c", code, str(argument)]
-    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+    path = cwd / "code.py"
+    path.write_text(f"import sys\nsys.path.insert(0, {str(EXPERIMENTS)!r})\n{code}")
+    output = run(path, argument, cwd=cwd)
+    path.unlink()
+    return json.loads(output.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +101,9 @@ def results(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(results):
+def drawn(results, tmp_path_factory):
     """What stands in the figures of `results`: {group: {figure: {panel: {line: y}}}}."""
-    return run_code(INSPECT, results)
+    return run_code(INSPECT, results, tmp_path_factory.mktemp("code"))
 
 
 def expected_accuracy(saved, told, test):
@@ -141,7 +137,7 @@ def test_runs_of_other_epochs_stand_in_other_figures(drawn):
 def test_a_precision_that_all_runs_share_stands_in_the_caption_alone(tmp_path):
     for loss in ("softmax", "lade"):
         make_run(tmp_path, loss, precision="bfloat16")
-    figures = run_code(INSPECT, tmp_path)["digits_lt-ib20-60ep"]
+    figures = run_code(INSPECT, tmp_path, tmp_path)["digits_lt-ib20-60ep"]
     assert figures["captions"] == ["All runs were trained in bfloat16."] * 4
     titles = [title for name in ("2", "3", "6") for title in figures[name]]
     assert not [text for text in (*titles, *figures["curves"][""]) if "‡" in text or "16" in text]
