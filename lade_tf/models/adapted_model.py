@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import label_shift, ops, priors
+from lade_tf import label_shift, losses, ops, priors
 from lade_tf.checks import check_integer
 from lade_tf.label_shift.carried_prior import find_contradiction, warn_of_contradiction
 from lade_tf.label_shift.confusion import label_shares
@@ -21,18 +21,23 @@ from lade_tf.models.carried_prior import (
     weights_by_class,
 )
 from lade_tf.models.export import export_saved_model, image_spec
-from lade_tf.models.labelled import ORDERED, Batches, batches_of, unlabelled
+from lade_tf.models.labelled import ORDERED, Batches, batches_of, unlabelled, whole_numbers
 from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.networks import (
     check_gives_logits,
     check_gives_probabilities,
-    check_output_shape,
+    check_preprocessor,
+    has_one_output,
+    has_preprocessor,
+    output_shape,
+    preprocessed,
 )
+from lade_tf.models.outputs import as_logits, check_output_shape
 
-SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
-SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
 # Stands for −inf where metrics see logits: Keras' answer for any row that isn't finite is "wrong".
 LOWEST_LOGIT = np.finfo(np.float32).min / 4
+# What they learn of a class's logit isn't its difference to others.
+PER_CLASS_LOSSES = losses.LADE | losses.ClassBalancedFocal
 
 
 @keras.saving.register_keras_serializable("lade_tf")
@@ -44,9 +49,17 @@ class AdaptedModel(MultiWorkerModel):
     the metrics the adapted ones; as in Keras, `evaluate` needs a loss too. `jit_compile="auto"`
     means XLA on GPUs and none on CPUs, where it makes convolutions slower.
 
+    A network with one output, [batch, 1] or [batch], judges two classes: z becomes the logits
+    [0, z]. Labels are 0 or 1, [batch] or [batch, 1], and classes stand in that order everywhere.
+    The loss may be a categorical cross-entropy or a binary one, which sees z.
+
+    A KerasHub classifier keeps its preprocessor: `fit`, `evaluate`, `predict`, calls of this model
+    and its export take what the classifier's own `predict` takes, raw images for example. As in
+    KerasHub, a classifier that is a layer of another network applies none.
+
     Args:
         network: any Keras model that gives logits [batch, classes] (or probabilities, below).
-        class_counts: [classes] training samples per class.
+        class_counts: [classes] training samples per class; (negative, positive) for one output.
         source_prior: [classes] the prior that the logits carry, "training" for that of
             `class_counts`, or None if they are disentangled.
         target_prior: [classes] the prior to adapt to at first, or None for uniform.
@@ -64,6 +77,8 @@ class AdaptedModel(MultiWorkerModel):
 
     # Arguments of fit and train_on_batch that make no sense for a model's loss, and why.
     REFUSED = {}
+    # Why subclasses don't take a network with one output.
+    ONE_OUTPUT_REFUSED = None
 
     def __init__(
         self,
@@ -84,9 +99,11 @@ class AdaptedModel(MultiWorkerModel):
         if not isinstance(network, keras.Model):
             raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
         self._check_has_no_prior(network)
-        if network.built and getattr(network, "output_shape", None):
-            check_output_shape(network.output_shape, num_classes)
+        shape = (None, 1) if has_one_output(network) else output_shape(network)
+        if shape is not None:
+            check_output_shape(shape, num_classes, self.ONE_OUTPUT_REFUSED)
         (check_gives_logits if from_logits else check_gives_probabilities)(network)
+        check_preprocessor(network)
         self.network = network
         self.class_counts = priors.plain_counts(class_counts)
         self.zero_count = zero_count
@@ -96,8 +113,9 @@ class AdaptedModel(MultiWorkerModel):
         self._weights_told = weights_by_class(self.training_prior, *told)
         self.prior_adapt = PriorAdaptLayer(source_prior, target_prior, name="prior_adapt")
         self.prior_adapt.build((None, num_classes))
-        self._compiles_replicas = False
+        self._compiles_replicas = self._has_binary_loss = False
         self._checks_loss = True
+        self.supports_jit = not has_preprocessor(network)  # it runs on the CPU, perhaps on strings
         # All state exists already; saying so lets Keras save before the first call.
         self.built = network.built
 
@@ -234,6 +252,7 @@ class AdaptedModel(MultiWorkerModel):
                     "its order is its own, and the labels that it yields are used"
                 )
             num_samples = len(inputs) if isinstance(inputs, np.ndarray) else None
+            labels = whole_numbers(labels)
             labels = check_class_indices(name, labels, num_samples, len(self.class_counts))
         elif not (batches and batches.yields_labels):
             raise ValueError(
@@ -245,6 +264,7 @@ class AdaptedModel(MultiWorkerModel):
         logits, own = self._passed(batches)
         if own is None:
             return logits, labels
+        own = whole_numbers(own)
         own = check_class_indices(name, own, None, len(self.class_counts))
         if labels is not None and not np.array_equal(labels, own):
             raise ValueError(
@@ -267,25 +287,26 @@ class AdaptedModel(MultiWorkerModel):
         if isinstance(inputs, np.ndarray) and not len(inputs):
             return np.zeros([0, len(self.class_counts)], np.float32)
         arrays = {} if isinstance(inputs, tf.data.Dataset) else {"batch_size": batch_size}
-        return self._as_logits(self.network.predict(inputs, verbose=0, **arrays))
+        return self._raw_predictor()(inputs, verbose=0, **arrays)
+
+    def _raw_predictor(self):
+        """Returns the `predict` of a model that gives raw logits, always the same."""
+        if "_predict_raw" not in self.__dict__:
+            with self.distribute_strategy.scope():
+                # Not as an attribute: Keras would find a layer in it that holds this model.
+                self.__dict__["_predict_raw"] = _RawLogits(self).predict
+        return self.__dict__["_predict_raw"]
 
     def raw_logits(self, inputs, training=False):
-        """Returns the network's float32 logits [batch, classes], before any target prior."""
-        outputs = self.network(inputs, training=training)
-        self.built = True  # training comes here without going through Keras' __call__
-        return self._as_logits(outputs)
+        """Returns the network's float32 logits [batch, classes], before any target prior.
 
-    def _as_logits(self, outputs):
-        if keras.tree.is_nested(outputs):
-            raise ValueError(
-                f"network must give one tensor of logits; it gives a {type(outputs).__name__}"
-            )
-        outputs = tf.convert_to_tensor(outputs)
-        if self.from_logits:
-            return tf.cast(ops.check_logits(outputs), tf.float32)
-        # Of what half precision can't tell from 0 no more is known than that it is below this.
-        smallest = SMALLEST_HALF if outputs.dtype == tf.float16 else SMALLEST_PROBABILITY
-        return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), smallest))
+        They are [0, z] of a network with one output.
+        """
+        outputs = self.network(preprocessed(self.network, inputs), training=training)
+        self.built = True  # training comes here without going through Keras' __call__
+        if not keras.tree.is_nested(outputs):
+            check_output_shape(outputs.shape, len(self.class_counts), self.ONE_OUTPUT_REFUSED)
+        return as_logits(outputs, self.from_logits)
 
     def __call__(self, inputs, *args, **kwargs):
         args, kwargs = with_unlabelled_prior(args, kwargs, self.prior_adapt.target_prior)
@@ -352,11 +373,11 @@ class AdaptedModel(MultiWorkerModel):
             # A function of each replica's own: it captures the replica's variables.
             outputs_of = tf.function(outputs_of, jit_compile=True, autograph=False)
         outputs = outputs_of(x, training=True)
-        losses = [
+        parts = [
             self._replica_loss(x, labels, outputs, sample_weight, training=True)
             for labels in label_sets(y)
         ]
-        return outputs, *mixed(y, losses)
+        return outputs, *mixed(y, parts)
 
     def _replica_loss(self, x, y, outputs, sample_weight, training):
         """Returns the loss of this replica's examples, and what it counts in the whole batch's."""
@@ -380,18 +401,53 @@ class AdaptedModel(MultiWorkerModel):
         **kwargs,
     ):
         expects_logits.check("loss", loss)
+        self._has_binary_loss = self._check_fits_outputs(loss)
         if self._checks_loss:
             source_prior = self.prior_adapt.initial_source_prior
             check_taken_out_once(loss, source_prior, self.training_prior, self._weights_told)
-        expects_logits.check("metrics", [metrics, kwargs.get("weighted_metrics")])
+        all_metrics = [metrics, kwargs.get("weighted_metrics")]
+        if has_one_output(self.network):
+            expects_logits.check_takes_two_logits(all_metrics)
+        expects_logits.check("metrics", all_metrics)
         self._jit_compile_given = jit_compile
-        if jit_compile == "auto" and not tf.config.list_physical_devices("GPU"):
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        if jit_compile == "auto" and not (has_gpu and self.supports_jit):
             jit_compile = False
         # Keras would compile the whole step, collectives included, which TensorFlow can't.
         self._compiles_replicas = self._can_compile_replicas(jit_compile)
         if self.distribute_strategy.num_replicas_in_sync > 1:
             jit_compile = False
         super().compile(optimizer, loss, loss_weights, metrics, jit_compile=jit_compile, **kwargs)
+
+    def _check_fits_outputs(self, loss):
+        """Returns whether a loss is for one output; raises a ValueError where that can't be."""
+        every = keras.tree.flatten(loss)
+        names = ", ".join(map(expects_logits.name_of, every))
+        kinds = list(map(expects_logits.is_binary, every))
+        if any(kinds) and len(self.class_counts) != 2:
+            raise ValueError(
+                "loss must judge the classes against each other, for example "
+                f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {names}, which "
+                "judges one output of two classes"
+            )
+        if any(kinds) and not all(kinds):
+            raise ValueError(f"loss must take one output, or two logits, throughout; got {names}")
+        for one in every:
+            if has_one_output(self.network) and isinstance(one, PER_CLASS_LOSSES):
+                raise ValueError(
+                    f"loss must compare logits, for the network has one output; {one.name} needs "
+                    "one of each class: lade_tf.losses.BalancedSoftmax also frees the logits of "
+                    "the training prior"
+                )
+        return any(kinds)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the compiled loss; a binary one sees the log odds of the second class."""
+        if self._has_binary_loss:
+            y, validity = ops.check_labels(y, y_pred, 2)
+            y = tf.cast(y, tf.float32)[:, None] * validity
+            y_pred = y_pred[:, 1:] - y_pred[:, :1]
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _can_compile_replicas(self, jit_compile):
         """Whether XLA is wanted on several replicas and possible there."""
@@ -462,6 +518,18 @@ class AdaptedModel(MultiWorkerModel):
             config["network"], custom_objects=custom_objects
         )
         return cls(**{**config, "network": network})
+
+
+class _RawLogits(keras.Model):
+    """Gives a model's raw logits, for `predict`."""
+
+    def __init__(self, model):
+        super().__init__(autocast=False, name="raw_logits")
+        self.model = model
+        self.jit_compile = False
+
+    def call(self, inputs):
+        return self.model.raw_logits(inputs)
 
 
 def label_sets(y):

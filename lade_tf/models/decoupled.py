@@ -14,6 +14,7 @@ from lade_tf.backbones import classifier_head
 from lade_tf.checks import check_integer, check_number
 from lade_tf.layers import ClassScale, NearestClassMean
 from lade_tf.metrics.checks import check_class_indices
+from lade_tf.models.networks import has_preprocessor
 
 TAUS = np.linspace(0, 2, 21)
 
@@ -36,6 +37,11 @@ def split(network):
         raise ValueError(
             "network must be a functional keras.Model of one input and one output; "
             f"got {network!r} with {len(inputs)} inputs and {len(outputs)} outputs"
+        )
+    if has_preprocessor(network):
+        raise ValueError(
+            "network must take its inputs as they are: these parts would lose its preprocessor. "
+            "Set network.preprocessor = None, and apply it to the data yourself"
         )
     dense = network.layers[-1]
     # The exact type: a subclass may compute something else than a linear function.

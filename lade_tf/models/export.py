@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from lade_tf.checks import check_class_names
+from lade_tf.models.networks import raw_input_shape
 
 CLASS_NAMES_ASSET = "class_names.json"
 TRAINING_PRIOR_ASSET = "training_prior.json"
@@ -131,7 +132,7 @@ def image_spec(network, input_signature=None):
             "network must have exactly one input, and where its shape isn't known input_signature "
             f"gives it; got {len(inputs) if inputs else 'no known'} inputs"
         )
-    return tf.TensorSpec((None, *inputs[0].shape[1:]), inputs[0].dtype, name="images")
+    return tf.TensorSpec((None, *raw_input_shape(network)[1:]), inputs[0].dtype, name="images")
 
 
 def _write_asset(folder, name, content):

@@ -102,3 +102,14 @@ def _is_in_arrays(inputs):
 def _as_numpy(value):
     """Returns a tensor of PyTorch, on whatever device, as an array; all else as it is."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def whole_numbers(labels):
+    """Returns labels as integers where they are floats, or booleans, that hold only such.
+
+    Keras' data sets give those of two classes as floats.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype == bool or (labels.dtype.kind == "f" and np.all(labels == np.floor(labels))):
+        return labels.astype(np.int64)
+    return labels

@@ -37,6 +37,10 @@ class LADEModel(OwnLossModel):
         "class_weight": "LADE already corrects for the training prior. To expect other classes "
         "where the model runs, use set_target_prior"
     }
+    ONE_OUTPUT_REFUSED = (
+        "one of each class, which LADER regularises: end it in two outputs, or train one with "
+        "lade_tf.AdaptedModel and lade_tf.losses.BalancedSoftmax"
+    )
 
     def __init__(
         self,

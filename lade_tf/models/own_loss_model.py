@@ -8,6 +8,8 @@ from lade_tf.models.adapted_model import AdaptedModel
 class OwnLossModel(AdaptedModel):
     """An `AdaptedModel` that computes its loss itself and whose logits carry no prior."""
 
+    ONE_OUTPUT_REFUSED = "one of each class: end it in two outputs"
+
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""
         if loss is not None:

@@ -3,7 +3,7 @@
 from lade_tf import priors
 from lade_tf.models.adapted_model import AdaptedModel
 from lade_tf.models.carried_prior import carried_prior, left_by_training, weights_by_class
-from lade_tf.models.networks import gives_logits, last_layer
+from lade_tf.models.networks import find_out_from_logits
 
 
 def adapt(
@@ -26,10 +26,15 @@ def adapt(
     >>> adapted = lade_tf.adapt(model, class_counts=[900, 90, 10])
     >>> adapted.set_target_prior([0.2, 0.3, 0.5])
 
+    A model with one output, a sigmoid or its log odds, becomes one of two classes, in the order
+    (negative, positive): class_counts=[900, 100] for 100 positive ones.
+
     Args:
-        model: a keras.Model giving logits or softmax probabilities [batch, classes].
+        model: a keras.Model giving logits or softmax probabilities [batch, classes], or log odds or
+            sigmoid probabilities of the second of two classes, [batch, 1] or [batch].
         class_counts: [classes] the counts of its training set.
-        from_logits: whether it gives logits; None finds out from the last layer's activation.
+        from_logits: whether it gives logits; None finds out from the last layer's activation, or
+            from the loss that it is compiled with.
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
         source_prior: what its outputs carry: [classes], "training", or "uniform" for none; None
             asks its loss.
@@ -45,7 +50,7 @@ def adapt(
     Raises:
         ValueError: for bad counts or weights, more than one of the last three arguments, another
             number of classes, where `from_logits` can't be found out, and for a model that has a
-            target prior already.
+            target prior already, or whose loss doesn't fit its outputs.
 
     Warns:
         UserWarning: where its loss doesn't say what it leaves in the logits: the training prior is
@@ -56,13 +61,7 @@ def adapt(
             "model must be a plain Keras classifier; the target prior of this "
             f"{type(model).__name__} can be set as it is"
         )
-    if from_logits is None:
-        from_logits = gives_logits(model)
-    if from_logits is None:
-        raise ValueError(
-            "from_logits must be given for this model: whether it gives logits or softmax "
-            f"probabilities can't be told from its last layer ({last_layer(model)!r})"
-        )
+    from_logits = find_out_from_logits(model, from_logits)
     training_prior = priors.class_prior(class_counts, zero_count)
     told = class_weight, sampled_counts
     left = left_by_training(model, training_prior) if source_prior is None else None
