@@ -176,7 +176,7 @@ class EpochProgram:
                 outputs, loss, share = model._loss_step(x, y, None)
                 loss_share = share * loss
             gradients = tape.gradient(loss_share, weights)
-            model._update_metrics(x, label_sets(y)[0], outputs, None, loss)
+            model._update_metrics(x, label_sets(y)[0], outputs, None, loss, share)
             changed = [*model.trainable_variables, *optimizer.variables]
             own = [variable.value for variable in optimizer.variables]
             weights, own = optimizer.stateless_apply(own, gradients, weights)

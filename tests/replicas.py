@@ -150,6 +150,46 @@ def train_on_unequal_first_batches(replicas):
     return losses
 
 
+def show_weighted_losses(replicas):
+    """Returns {kind: what fit and evaluate show} of weighted batches of 7 and 4 examples.
+
+    The weights of the replicas' parts differ, one part has none at all.
+    """
+    strategy = make_strategy(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(11, 5)).astype(np.float32)
+    labels = rng.integers(0, 4, 11).astype(np.int32)
+    weights = np.array([5, 0, 2, 0.5, 0, 0, 0, 3, 1, 0.1, 7], np.float32)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy
+    losses = {
+        "LADEModel": None,
+        "LADE": lade_tf.losses.LADE(COUNTS, 0.5, 0.1),
+        **{
+            reduction: cross_entropy(from_logits=True, reduction=reduction)
+            for reduction in ("sum_over_batch_size", "mean_with_sample_weight", "sum")
+        },
+    }
+    shown = {}
+    for kind, loss in losses.items():
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            dense = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1))
+            network = keras.Sequential([keras.Input((5,)), dense])
+            model = (
+                lade_tf.LADEModel(network, COUNTS, 0.5, 0.1)
+                if loss is None
+                else lade_tf.AdaptedModel(network, COUNTS)
+            )
+            # Trained weights aren't what is compared here.
+            model.compile(keras.optimizers.SGD(0.0), loss)
+        data = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(7)
+        trained = model.fit(data, shuffle=False, verbose=0).history
+        shown[kind] = {name: values[0] for name, values in trained.items()}
+        measured = model.evaluate(data, verbose=0, return_dict=True)
+        shown[kind] |= {f"val_{name}": value for name, value in measured.items()}
+    return shown
+
+
 def compiled_ops(replicas):
     """Returns the operations of a training step that XLA compiles, and the names of the others."""
     strategy = make_strategy(replicas)

@@ -118,6 +118,9 @@ class AdaptedModel(MultiWorkerModel):
         self.supports_jit = not has_preprocessor(network)  # it runs on the CPU, perhaps on strings
         # All state exists already; saying so lets Keras save before the first call.
         self.built = network.built
+        inputs = getattr(network, "inputs", None) or []
+        if len(inputs) == 1 and not has_preprocessor(network):
+            self._note_input_shape(inputs[0].shape)
 
     @staticmethod
     def _check_has_no_prior(network):
@@ -304,9 +307,18 @@ class AdaptedModel(MultiWorkerModel):
         """
         outputs = self.network(preprocessed(self.network, inputs), training=training)
         self.built = True  # training comes here without going through Keras' __call__
+        if not self._build_shapes_dict and not keras.tree.is_nested(inputs):
+            self._note_input_shape(inputs.shape)
         if not keras.tree.is_nested(outputs):
             check_output_shape(outputs.shape, len(self.class_counts), self.ONE_OUTPUT_REFUSED)
         return as_logits(outputs, self.from_logits)
+
+    def _note_input_shape(self, shape):
+        # Keras notes it in `build`, which isn't called here; TFLiteConverter looks for it there.
+        self._build_shapes_dict = {"input_shape": (None, *shape[1:])}
+
+    def get_build_config(self):
+        return None  # a loaded model is built by its network
 
     def __call__(self, inputs, *args, **kwargs):
         args, kwargs = with_unlabelled_prior(args, kwargs, self.prior_adapt.target_prior)
@@ -340,7 +352,7 @@ class AdaptedModel(MultiWorkerModel):
             scaled_loss = self.optimizer.scale_loss(share * loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return self._update_metrics(x, label_sets(y)[0], outputs, sample_weight, loss)
+        return self._update_metrics(x, label_sets(y)[0], outputs, sample_weight, loss, share)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -349,8 +361,8 @@ class AdaptedModel(MultiWorkerModel):
                 "labels of lade_tf.data.mixup are for training: evaluate on plain ones"
             )
         outputs = self._outputs(x, training=False)
-        loss, _ = self._replica_loss(x, y, outputs, sample_weight, training=False)
-        return self._update_metrics(x, y, outputs, sample_weight, loss)
+        loss, share = self._replica_loss(x, y, outputs, sample_weight, training=False)
+        return self._update_metrics(x, y, outputs, sample_weight, loss, share)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         # With replicas Keras builds the compiled loss on a batch; it is for one set of labels.
@@ -373,11 +385,11 @@ class AdaptedModel(MultiWorkerModel):
             # A function of each replica's own: it captures the replica's variables.
             outputs_of = tf.function(outputs_of, jit_compile=True, autograph=False)
         outputs = outputs_of(x, training=True)
-        parts = [
+        of_each = [
             self._replica_loss(x, labels, outputs, sample_weight, training=True)
             for labels in label_sets(y)
         ]
-        return outputs, *mixed(y, parts)
+        return outputs, *mixed(y, of_each)
 
     def _replica_loss(self, x, y, outputs, sample_weight, training):
         """Returns the loss of this replica's examples, and what it counts in the whole batch's."""
@@ -385,8 +397,39 @@ class AdaptedModel(MultiWorkerModel):
         loss = self.compute_loss(x, y, outputs, sample_weight, training)
         return loss * replicas, 1 / replicas  # Keras has divided it
 
-    def _update_metrics(self, x, y, logits, sample_weight, loss):
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(logits)[0])
+    def _show(self, tracker, value, batch_size, share, sample_weight):
+        """Adds a replica's value to a mean over batches, which shows that of one device.
+
+        Args:
+            tracker: the keras.metrics.Mean.
+            value: of this replica's examples.
+            batch_size: how many they are.
+            share: what `_replica_loss` returned with the value.
+            sample_weight: of this replica's examples, or None.
+        """
+        share = self._shown_share(share, sample_weight)
+        if share is None:
+            tracker.update_state(value, sample_weight=batch_size)
+            return
+        # Replicas add their values up: with weights of one size, shares make the batch's of them.
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        mean_size = _sum_over_replicas(tf.cast(batch_size, tf.float32)) / replicas
+        tracker.update_state(replicas * share * value, sample_weight=mean_size)
+
+    def _shown_share(self, share, sample_weight):
+        """Returns what a replica's loss counts in the batch's that is shown, None for its size."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return None
+        reduction = getattr(self.loss, "reduction", None)
+        if reduction == "sum" or isinstance(self.loss, losses.LADE):
+            return share  # these are parts of the batch's
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            weight = tf.reduce_sum(tf.cast(sample_weight, tf.float32))
+            return tf.math.divide_no_nan(weight, _sum_over_replicas(weight))
+        return None
+
+    def _update_metrics(self, x, y, logits, sample_weight, loss, share):
+        self._show(self._loss_tracker, loss, tf.shape(logits)[0], share, sample_weight)
         adapted = tf.maximum(self.prior_adapt(logits), LOWEST_LOGIT)
         return self.compute_metrics(x, y, adapted, sample_weight)
 
@@ -530,6 +573,10 @@ class _RawLogits(keras.Model):
 
     def call(self, inputs):
         return self.model.raw_logits(inputs)
+
+
+def _sum_over_replicas(value):
+    return tf.distribute.get_replica_context().all_reduce("sum", value)
 
 
 def label_sets(y):

@@ -94,7 +94,7 @@ class BBN(OwnLossModel):
             scaled_loss = self.optimizer.scale_loss(share * loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return self._update_metrics(images[0], labels[0], logits, None, loss)
+        return self._update_metrics(images[0], labels[0], logits, None, loss, share)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns cross-entropy on raw logits plus the network's own losses, as Keras scales it."""

@@ -69,7 +69,7 @@ class LADEModel(OwnLossModel):
         return share * loss
 
     def _replica_loss(self, x, y, logits, sample_weight, training):
-        return self._whole_loss(*self._local_loss(logits, y, sample_weight))
+        return self._whole_loss(self._local_loss(logits, y, sample_weight), sample_weight)
 
     def _local_loss(self, logits, y, sample_weight):
         """Returns what needs no other replica: mean cross-entropy, statistics, batch size, rest."""
@@ -78,11 +78,15 @@ class LADEModel(OwnLossModel):
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * cross_entropy), tf.reduce_sum(weight))
         return mean, statistics, tf.shape(cross_entropy)[0], self._regularization()
 
-    def _whole_loss(self, cross_entropy, statistics, batch_size, regularization):
+    def _whole_loss(self, local_loss, sample_weight):
+        cross_entropy, statistics, batch_size, regularization = local_loss
         lader, share = self.lade.lader(statistics)
         # Weighted as Keras weights the loss they make up.
-        self.cross_entropy_tracker.update_state(cross_entropy, sample_weight=batch_size)
-        self.lader_tracker.update_state(lader, sample_weight=batch_size)
+        for tracker, value in (
+            (self.cross_entropy_tracker, cross_entropy),
+            (self.lader_tracker, lader),
+        ):
+            self._show(tracker, value, batch_size, share, sample_weight)
         return cross_entropy + self.lade.alpha * lader + regularization, share
 
     def _loss_step(self, x, y, sample_weight):
@@ -96,7 +100,13 @@ class LADEModel(OwnLossModel):
             return logits, [self._local_loss(logits, one, sample_weight) for one in labels]
 
         logits, local_losses = forward(x, y, sample_weight)
-        return logits, *mixed(y, [self._whole_loss(*local) for local in local_losses])
+        of_each = [self._whole_loss(local, sample_weight) for local in local_losses]
+        return logits, *mixed(y, of_each)
+
+    def _shown_share(self, share, sample_weight):
+        # Without weights the share is that of the examples.
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        return share if several and sample_weight is not None else None
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Keras' `compile` without a loss."""

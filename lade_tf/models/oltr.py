@@ -93,8 +93,8 @@ class OLTR(OwnLossModel):
     def _outputs(self, x, training):
         return self._features_and_logits(x, training=training)
 
-    def _update_metrics(self, x, y, outputs, sample_weight, loss):
-        return super()._update_metrics(x, y, outputs[1], sample_weight, loss)
+    def _update_metrics(self, x, y, outputs, *others):
+        return super()._update_metrics(x, y, outputs[1], *others)
 
     def get_config(self):
         return {

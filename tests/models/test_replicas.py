@@ -91,6 +91,16 @@ def test_the_first_batch_may_be_one_that_replicas_cannot_divide_evenly():
     np.testing.assert_allclose(actual["AdaptedModel"], expected["AdaptedModel"], rtol=0.05)
 
 
+@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_weighted_losses_are_shown_as_on_one_device(number):
+    """Also where a replica's examples have no weight, or it has none."""
+    expected = replicas.show_weighted_losses(1)
+    actual = replicas.in_a_process(replicas.show_weighted_losses, number)
+    assert set(expected["LADEModel"]) > {"cross_entropy", "lader", "val_cross_entropy"}
+    for kind, values in expected.items():
+        assert actual[kind] == pytest.approx(values, rel=1e-5), kind
+
+
 def test_only_collectives_and_the_optimizer_are_outside_the_compiled_parts():
     compiled, others = replicas.in_a_process(replicas.compiled_ops, 2)
     network = {"MatMul", "BiasAdd", "BiasAddGrad", "Relu", "ReluGrad"}
