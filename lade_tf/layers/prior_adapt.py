@@ -51,7 +51,7 @@ class PriorAdaptLayer(keras.layers.Layer):
             ).tolist()
         self.initial_source_prior = source_prior
         self._initial_target_prior = target_prior
-        self._initial_temperature = check_number(temperature, "temperature", above=0)
+        self._initial_temperature = _check_temperature(temperature)
         self.target_prior = None
         self.temperature = None
         self._log_source_prior = None
@@ -135,11 +135,11 @@ class PriorAdaptLayer(keras.layers.Layer):
         """Sets the stored temperature, a number > 0; 1 takes it away. Nothing is retraced.
 
         Raises:
-            ValueError: if `temperature` isn't one; the stored one stays.
+            ValueError: if `temperature` isn't one, or float32 can't hold it; the stored one stays.
         """
         if not self.built:
             raise ValueError("set_temperature needs a built layer: call it on logits first")
-        self.temperature.assign(check_number(temperature, "temperature", above=0))
+        self.temperature.assign(_check_temperature(temperature))
 
     def __call__(self, logits, *args, **kwargs):
         args, kwargs = with_unlabelled_prior(args, kwargs, self.target_prior)
@@ -235,3 +235,10 @@ def with_unlabelled_prior(args, kwargs, stored):
     if "target_prior" in kwargs:
         return args, {**kwargs, "target_prior": unlabelled(kwargs["target_prior"])}
     return tuple(map(unlabelled, args[:1])) + args[1:], kwargs
+
+
+def _check_temperature(temperature):
+    """Returns a temperature that is still a positive finite number when it is stored as float32."""
+    temperature = check_number(temperature, "temperature", above=0)
+    limits = np.finfo(np.float32)
+    return check_number(temperature, "temperature", float(limits.tiny), maximum=float(limits.max))

@@ -19,9 +19,14 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
     """Writes `model` as a SavedModel with two signatures.
 
     "serving_default" takes `images` and answers at the stored target prior; "serve_with_prior"
-    takes `images` and `target_prior`, [classes] or [batch, classes]. Both accept any batch size and
-    give `logits` (adapted, float32) and `probabilities`, [batch, classes], and `label`, [batch]
-    int64. A prior that isn't one fails with an assertion that says why. The loaded object also has
+    takes `images` and `target_prior`, [classes] or [batch, classes]. Both accept any batch size,
+    0 too, and give `logits` (adapted, float32) and `probabilities`, [batch, classes], and `label`,
+    [batch] int64. An image with a NaN or infinite pixel, and one that the network itself gives NaN
+    for, gets NaN logits and probabilities and the label −1.
+
+    Images of another rank, height, width or number of channels than the network's, and a prior
+    that isn't one, are tf.errors.InvalidArgumentError, before the network runs, and say why;
+    dimensions that the network leaves free stay free. The loaded object also has
     `set_target_prior(prior)`, which changes the stored prior in the serving process. The folder
     assets/ holds class_names.json, a list, and training_prior.json, {"prior", "class_counts"}.
 
@@ -91,11 +96,15 @@ class _ServedModel(tf.Module):
 
         @tf.function(input_signature=[image_spec], autograph=False)
         def serve(images):
-            return _named_outputs(model(images, training=False))
+            return _answers(model, tf.ensure_shape(images, image_spec.shape))
 
         @tf.function(input_signature=[image_spec, prior_spec], autograph=False)
         def serve_with_prior(images, target_prior):
-            return _named_outputs(model(images, target_prior=target_prior, training=False))
+            images = tf.ensure_shape(images, image_spec.shape)
+            prior = model.prior_adapt.check_in_graph(target_prior, tf.shape(images)[0])
+            with tf.control_dependencies([prior]):
+                images = tf.identity(images)
+            return _answers(model, images, target_prior)
 
         @tf.function(input_signature=[stored_spec], autograph=False)
         def set_target_prior(prior):
@@ -107,16 +116,45 @@ class _ServedModel(tf.Module):
         self.set_target_prior = set_target_prior
 
 
-def _named_outputs(logits):
-    return {
-        "logits": logits,
-        "probabilities": tf.nn.softmax(logits),
-        "label": tf.argmax(logits, axis=-1),
-    }
+def _answers(model, images, target_prior=None):
+    """Returns what a signature gives for images of the right shape and a prior."""
+    batch_size = tf.shape(images)[0]
+    raw_logits = model.raw_logits(_at_least_one(images))[:batch_size]
+    # The network's own operations may turn NaN into numbers: ReLU does.
+    known = _all_finite(images)[:, None] & ~tf.math.is_nan(raw_logits)
+    logits = model.prior_adapt(tf.where(known, raw_logits, float("nan")), target_prior)
+    probabilities = tf.nn.softmax(logits)
+    known = ~tf.reduce_any(tf.math.is_nan(probabilities), axis=-1)
+    label = tf.where(known, tf.argmax(logits, axis=-1), -1)
+    return {"logits": logits, "probabilities": probabilities, "label": label}
+
+
+def _at_least_one(images):
+    """Returns `images`, and for an empty batch one of zeros: not every kernel can do with none."""
+    if images.dtype == tf.string:
+        return images  # for a tokenizer, which can
+    missing = tf.cast(tf.shape(images)[0] == 0, tf.int32)
+    others = tf.zeros([tf.rank(images) - 1, 2], tf.int32)
+    padded = tf.pad(images, tf.concat([[[0, missing]], others], axis=0))  # no copy for nothing
+    return tf.ensure_shape(padded, images.shape)
+
+
+def _all_finite(images):
+    """Returns [batch], whether each image has finite pixels alone."""
+    if not images.dtype.is_floating:
+        return tf.ones(tf.shape(images)[:1], tf.bool)
+    return tf.reduce_all(tf.math.is_finite(images), axis=tf.range(1, tf.rank(images)))
 
 
 def image_spec(network, input_signature=None):
-    """Returns the tf.TensorSpec of a network's one input, or the one that was given."""
+    """Returns the tf.TensorSpec of a network's one input, or the one that was given.
+
+    Dimensions that are free in the one that was given and known of the network are the network's.
+    """
+    inputs = getattr(network, "inputs", None) or []
+    shape = None
+    if len(inputs) == 1:
+        shape = tf.TensorShape((None, *raw_input_shape(network)[1:]))
     if input_signature is not None:
         specs = keras.tree.flatten(input_signature)
         given = [getattr(spec, name, None) for spec in specs for name in ("shape", "dtype")]
@@ -125,14 +163,20 @@ def image_spec(network, input_signature=None):
                 "input_signature must be one tf.TensorSpec or keras.InputSpec with shape and "
                 f"dtype; got {input_signature!r}"
             )
-        return tf.TensorSpec(*given, name="images")
-    inputs = getattr(network, "inputs", None)
-    if not inputs or len(inputs) != 1:
+        spec = tf.TensorSpec(*given, name="images")
+        if shape is None or spec.shape.rank not in (None, shape.rank):
+            return spec
+        if not spec.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"input_signature must fit the network's input, {shape}; got {spec.shape}"
+            )
+        return tf.TensorSpec(spec.shape.merge_with(shape), spec.dtype, name="images")
+    if shape is None:
         raise ValueError(
             "network must have exactly one input, and where its shape isn't known input_signature "
-            f"gives it; got {len(inputs) if inputs else 'no known'} inputs"
+            f"gives it; got {len(inputs) or 'no known'} inputs"
         )
-    return tf.TensorSpec((None, *raw_input_shape(network)[1:]), inputs[0].dtype, name="images")
+    return tf.TensorSpec(shape, inputs[0].dtype, name="images")
 
 
 def _write_asset(folder, name, content):

@@ -174,6 +174,67 @@ def test_what_is_no_temperature_is_refused_and_the_stored_one_stays(temperature)
     assert layer.temperature.numpy() == 3
 
 
+@pytest.mark.parametrize("temperature", [1e308, 1e39, 1e-320, 1e-40])
+def test_a_temperature_that_float32_cannot_hold_is_refused(temperature):
+    """It would be stored as inf or 0, or be 0 where a processor flushes what is so small."""
+    layer = PriorAdaptLayer(SOURCE, temperature=3)
+    layer(make_logits())
+    for refuses in (layer.set_temperature, lambda t: PriorAdaptLayer(temperature=t)):
+        with pytest.raises(ValueError, match=r"temperature must be .*e-38, .*e\+38\]; got"):
+            refuses(temperature)
+    assert layer.temperature.numpy() == 3
+    for extreme in (1e-37, 1e38):
+        layer.set_temperature(extreme)
+        assert layer.temperature.numpy() == pytest.approx(extreme)
+
+
+def in_graph(prior, num_examples=1):
+    """Returns the probabilities at a prior of unknown shape that is given with the call."""
+    layer = PriorAdaptLayer(SOURCE)
+    layer.build((None, 3))
+    signature = [tf.TensorSpec([None, 3]), tf.TensorSpec(None)]
+    function = tf.function(layer.call, input_signature=signature)
+    return tf.nn.softmax(function(make_logits(num_examples), tf.constant(prior, tf.float32)))
+
+
+def test_a_class_may_have_probability_zero_in_a_prior_given_with_the_call():
+    for prior in ([0.4, 0.6, 0.0], [[0.0, 1.0, 0.0]]):
+        expected = posterior(make_logits(1), np.ravel(prior) / SOURCE)
+        np.testing.assert_allclose(in_graph(prior), expected, rtol=1e-5)
+    assert (in_graph([0.4, 0.6, 0.0])[0, 2] == 0).numpy()
+
+
+def test_a_prior_given_with_the_call_is_divided_by_its_sum():
+    layer = PriorAdaptLayer(SOURCE)
+    prior = np.array([0.4004, 0.3, 0.3], np.float32)
+    expected = layer(make_logits(), target_prior=tf.constant(prior / prior.sum()))
+    np.testing.assert_allclose(layer(make_logits(), target_prior=prior), expected, atol=1e-5)
+    checked = layer.check_in_graph(prior, 1)
+    np.testing.assert_allclose(checked, [prior / prior.sum()], rtol=1e-6)
+
+
+@pytest.mark.parametrize("total", [0.95, 0.998, 1.002, 1.05])
+def test_the_tolerance_of_a_sum_is_that_of_every_other_prior(total):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sum to 1 .within 0.001"):
+        in_graph([total - 0.5, 0.3, 0.2])
+
+
+@pytest.mark.parametrize("prior", [[TARGET] * 2, [TARGET] * 4, [[TARGET] * 3], 1.0])
+def test_a_prior_of_other_rows_or_rank_than_the_batch_fails_in_the_graph(prior):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[3\] or \[batch, 3\]; got"):
+        in_graph(prior, num_examples=3)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])
+def test_logits_that_are_no_floats_become_such(dtype):
+    logits = np.array([[0, 3, 1], [2, 0, 0]]).astype(dtype)
+    layer = PriorAdaptLayer(SOURCE, TARGET)
+    layer.build((None, 3))
+    expected = posterior(logits.astype(float), TARGET / SOURCE)
+    for adapted in (layer(logits), layer.call(tf.constant(logits))):
+        np.testing.assert_allclose(tf.nn.softmax(adapted), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("store", [{"0": TARGET}, {"0": TARGET, "1": np.array(2.0)}])
 def test_a_layer_saved_before_it_had_all_its_state_loads(store):
     layer = PriorAdaptLayer(SOURCE)
