@@ -50,7 +50,7 @@ def load(run=None, model=None):
     if run is not None:
         folder = runs.RunFolder(run)
         names = folder.test_logits().class_names.tolist()
-        return of_model(runs.load_model(folder.file("best.keras")), names)
+        return of_model(folder.load_model(), names)
     path = pathlib.Path(model)
     if not path.exists():
         raise ValueError(f"--model={path} doesn't exist")

@@ -62,12 +62,12 @@ def main():
     check_output(output)
     saved = run.test_logits()
     prior = evaluation.prior_for(saved, FLAGS.target_prior)
-    model = runs.load_model(run.file("best.keras"))
+    model = run.load_model()
     model.set_target_prior(prior)
     class_names = saved.class_names.tolist()
     if FLAGS.calibrate:
         calibrate(model, run, class_names)
-    model.export(output, class_names=class_names)
+    run.write_export(model, output, class_names)
     print(f"{output}: target prior {FLAGS.target_prior}")
 
 

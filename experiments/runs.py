@@ -9,7 +9,7 @@
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
-    result.json             metrics, config, seconds and what `provenance` tells
+    result.json             metrics, config, seconds, hashes and what `provenance` tells
 
 Every file but the TensorBoard logs is replaced in one step: a kill leaves the old or the new one.
 """
@@ -36,7 +36,9 @@ import tensorflow as tf
 
 import lade_tf
 from lade_tf import priors
+from lade_tf.checks import check_number
 from lade_tf.metrics.checks import check_class_counts, check_class_indices
+from lade_tf.models import export
 
 TEST_BATCH_SIZE = 256
 TEMPORARY = "tmp-"
@@ -51,6 +53,9 @@ RUN_FILES = {
     "result.json",
     "saved_model",
 }
+# What result.json holds the hashes of.
+HASHED = ("test_logits.npz", "best.keras")
+METRICS = ("metrics", "metrics_unadapted", "metrics_shifted")
 # Environment variables that change the last bits of what is measured, or its speed.
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
@@ -111,9 +116,12 @@ class RunFolder:
         return all(path.name.startswith(TEMPORARY) for path in self.path.iterdir())
 
     def _sweep(self):
-        """Removes what a killed write left."""
+        """Removes what a killed write left: files, and folders of an export."""
         for left in self.path.glob(f"{TEMPORARY}*"):
-            left.unlink()
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def _refuse_other(self, config):
         if differences := self.config_differences(config):
@@ -186,7 +194,71 @@ class RunFolder:
             raise ValueError(
                 f"the run in {self.path} isn't finished: call its train.py command again to go on"
             )
+        self.result(("test_logits.npz",))
         return SavedLogits.load(self.file("test_logits.npz"))
+
+    def load_model(self):
+        """Returns the `AdaptedModel` of a finished run."""
+        self.result(("best.keras",))
+        return load_model(self.file("best.keras"))
+
+    def result(self, files=HASHED, needed=("config",)):
+        """Returns the content of result.json, which must be of this run and of these files of it.
+
+        Results from before have no hashes, and a file may have been left out where it was copied:
+        then there is nothing to compare.
+
+        Raises:
+            ValueError: if it lacks one of `needed`, is another run's, or one of `files` is.
+        """
+        path = self.file("result.json")
+        result = read_json(path)
+        again = "put the run's own back, or remove result.json and call its train.py command again"
+        if missing := [name for name in needed if not isinstance(result.get(name), dict)]:
+            raise ValueError(f"{path} isn't the result of a run, it lacks {missing[0]}: {again}")
+        if differences := self._differences_of_result(result["config"]):
+            raise ValueError(f"{path} is another run's ({differences}): {again}")
+        hashes = result.get("hashes")
+        for name in files if isinstance(hashes, dict) else ():
+            file = self.file(name)
+            if name in hashes and file.exists() and hash_of(file) != hashes[name]:
+                raise ValueError(f"{file} isn't what result.json was written for: {again}")
+        return result
+
+    def _differences_of_result(self, config):
+        path = self.file("config.json")
+        if not path.exists() or config == read_json(path):  # only the first is copied to results
+            return ""
+        return self.config_differences(config)
+
+    def hashes(self):
+        """Returns {name: hash} of the files that a result belongs to."""
+        return {name: hash_of(self.file(name)) for name in HASHED}
+
+    def check_exportable(self):
+        """Refuses a saved_model that is no export and that none may replace."""
+        try:
+            export.check_replaceable(self.file("saved_model"))
+        except ValueError as error:
+            raise ValueError(
+                f"--export: {self.file('saved_model')} isn't an exported model: remove it"
+            ) from error
+
+    def export(self):
+        """Writes saved_model of a finished run, unless it is there already."""
+        self.check_exportable()
+        if (self.file("saved_model") / "saved_model.pb").exists():
+            return
+        class_names = self.test_logits().class_names.tolist()
+        self.write_export(self.load_model(), self.file("saved_model"), class_names)
+
+    def write_export(self, model, output, class_names):
+        """Exports the run's model to a folder, perhaps of its own; there nobody else may write."""
+        is_inside = pathlib.Path(output).resolve().parent == self.path.resolve()
+        with self.alone() if is_inside else contextlib.nullcontext():
+            if is_inside:
+                self._sweep()
+            model.export(output, class_names=class_names)
 
     def read_history(self):
         """Returns the rows of history.csv as dicts of floats, one an epoch."""
@@ -302,6 +374,12 @@ class SavedLogits:
         return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
 
 
+def hash_of(path):
+    """Returns the SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(data):
     """Returns by what a data set is known again: its sizes, and a hash of its names and labels.
 
@@ -376,7 +454,18 @@ def load_model(path):
             f"{path} must hold an AdaptedModel or LADEModel; it holds a {type(model).__name__}: "
             "lade_tf.adapt(model, class_counts) makes it one"
         )
+    # A file may be damaged, or written by other code.
+    check_stored(path, model)
     return model
+
+
+def check_stored(path, model):
+    """Raises a ValueError where a loaded model's target prior or temperature isn't one."""
+    try:
+        priors.check_prior(model.target_prior, name="the stored target prior")
+        check_number(model.temperature, "the stored temperature", above=0)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be used: {error}") from error
 
 
 def provenance():

@@ -236,20 +236,11 @@ def finish(config, data, run, trainee, provenance):
         **summarise(saved),
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
+        "hashes": run.hashes(),
         **provenance,
     }
     runs.write_json(run.file("result.json"), result)
     return result
-
-
-def export(run):
-    """Writes RUN_DIR/saved_model, unless it is there already, and says where it is."""
-    if not run.file("saved_model").exists():
-        class_names = run.test_logits().class_names.tolist()
-        runs.load_model(run.file("best.keras")).export(
-            run.file("saved_model"), class_names=class_names
-        )
-    print(f"\nThe SavedModel is in {run.file('saved_model')}")
 
 
 def summarise(saved):
@@ -319,11 +310,13 @@ def main():
         raise ValueError(f"--run_dir={run.path} must be another folder than --init_from")
     if not FLAGS.overwrite:
         run.check(config)
+        if FLAGS.export:
+            run.check_exportable()
     if run.finished and not FLAGS.overwrite:
         if config["dataset"] == "folder":
             run.check_data(load_data(config))
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
-        result = runs.read_json(run.file("result.json"))
+        result = run.result(needed=("config", *runs.METRICS))
     else:
         try:
             result = carry_out(config, run, provenance, strategy)
@@ -335,7 +328,8 @@ def main():
     if strategies.is_chief(strategy):
         report(result, run)
         if FLAGS.export:
-            export(run)
+            run.export()
+            print(f"\nThe SavedModel is in {run.file('saved_model')}")
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def first_stage(config, data):
             f"--init_from={run.path} was trained on other data than --data_dir has ({other_data}): "
             "give a softmax run on the same"
         )
-    return runs.load_model(run.file("best.keras"))
+    return run.load_model()
 
 
 def _normalisation(data):

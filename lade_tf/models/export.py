@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import tempfile
 
 import keras
@@ -48,7 +47,7 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
         )
     # What a link points to is replaced, not the link.
     filepath = pathlib.Path(filepath).resolve()
-    _check_replaceable(filepath)
+    check_replaceable(filepath)
     num_classes = len(model.class_counts)
     if class_names is None:
         class_names = map(str, range(num_classes))
@@ -66,11 +65,13 @@ def export_saved_model(model, filepath, class_names=None, input_signature=None):
         written = pathlib.Path(folder, "saved_model")
         tf.saved_model.save(module, str(written), signatures=signatures)
         if filepath.exists():
-            shutil.rmtree(filepath)
+            filepath.rename(pathlib.Path(folder, "old"))
         written.rename(filepath)
 
 
-def _check_replaceable(filepath):
+def check_replaceable(filepath):
+    """Raises a ValueError unless an export may be written to a path: `export_saved_model`."""
+    filepath = pathlib.Path(filepath)
     if not filepath.exists():
         return
     if filepath.is_dir():
