@@ -81,6 +81,12 @@ def test_serving_with_a_prior_is_measured(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_served_model_is_measured_under_load(tmp_path):
+    result = run_benchmark("serve", "--threads=4", "--requests=800", cwd=tmp_path)
+    assert result["outcomes"] == {"right": 720, "refused": 64, "NaN": 16}
+
+
+@pytest.mark.slow
 def test_starting_is_measured(tmp_path):
     run_benchmark("startup", "--turns=1", cwd=tmp_path)
     assert len(reached("startup", tmp_path)) == 2 and "not run" not in reached("startup", tmp_path)
