@@ -20,6 +20,7 @@ import binary
 import classifiers
 import comparison
 import evaluation
+import predictions
 import recipes
 import runs
 from absl import flags
@@ -123,6 +124,8 @@ def main():
     results = {"metrics": evaluation.evaluate_priors(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
     print(evaluation.format_table(results["metrics"], first_column="model is told"))
+    if any(row["nll"] is None for row in results["metrics"].values()):
+        print(f'\n"-" needs {saved.path.with_name(predictions.LOGITS)}, which isn\'t there')
     if other:
         results["difference"] = comparison.compare(saved, other, *told)
         print(f"\naccuracy less that of {FLAGS.compare}, in points, with its 95 % interval")

@@ -247,7 +247,7 @@ def load(folder):
     folder = pathlib.Path(folder)
     if (folder / FILE).exists():
         return SavedPredictions.load(folder / FILE)
-    return SavedPredictions.of(runs.SavedLogits.load(folder / LOGITS))
+    return SavedPredictions.of(runs.RunFolder(folder).test_logits())
 
 
 def load_logits(folder):
@@ -257,7 +257,7 @@ def load_logits(folder):
         raise ValueError(
             f"{folder / LOGITS} isn't there, and this needs it: only {FILE} is kept of that run"
         )
-    return runs.SavedLogits.load(folder / LOGITS)
+    return runs.RunFolder(folder).test_logits()
 
 
 def is_reduced(folder):
@@ -277,7 +277,7 @@ def reduce(folder, copy, keep_logits=False):
         ValueError: for logits that can't be read, or too large for float16; nothing is written.
     """
     folder, copy = map(pathlib.Path, (folder, copy))
-    saved = runs.SavedLogits.load(folder / LOGITS)
+    saved = runs.RunFolder(folder).test_logits()
     predictions = SavedPredictions.of(saved)
     if keep_logits:
         with np.errstate(over="ignore"):

@@ -21,6 +21,7 @@ copied. Where they are missing it fails, or, with --repeat_first_stages, softmax
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import shutil
@@ -38,7 +39,6 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 EXPERIMENTS = pathlib.Path(__file__).parent
-COPIED = ("history.csv", "result.json")  # the result last: then all are there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +194,21 @@ def copy_result(run):
     """Copies what tables and figures need of a finished run."""
     run.copy.mkdir(parents=True, exist_ok=True)
     predictions.reduce(run.folder.path, run.copy, run.name in suites.KEPT_LOGITS)
-    for path in map(run.folder.file, COPIED):
-        if path.exists():
-            with runs.replacing(run.copy / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+    history = run.folder.file("history.csv")
+    if history.exists():
+        with runs.replacing(run.copy / history.name) as temporary:
+            shutil.copyfile(history, temporary)
+    result = runs.read_json(run.folder.file("result.json"))
+    if "hashes" in result:  # those of the files that lie beside it now
+        files = [run.copy / name for name in (predictions.FILE, predictions.LOGITS)]
+        hashes = {file.name: sha256(file) for file in files if file.exists()}
+        result["hashes"] = {**result["hashes"], **hashes}
+    runs.write_json(run.copy / "result.json", result)  # the last: then all are there
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def train(command):

@@ -150,6 +150,7 @@ def test_what_cannot_be_reduced_leaves_nothing(tmp_path):
         reduced(tmp_path / "large", large, keep_logits=True)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "test_logits.npz").write_text("no zip")
+    runs.write_json(tmp_path / "damaged" / "result.json", {"config": {}})
     copy = tmp_path / "copy"
     copy.mkdir()
     with pytest.raises(ValueError, match="isn't a test_logits.npz of a run"):

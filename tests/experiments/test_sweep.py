@@ -21,6 +21,7 @@ import sweep
 from binaries import run, start
 
 ROOT = pathlib.Path(__file__).parents[2]
+LOGITS = "test_logits.npz"
 RESULTS = ROOT / "experiments" / "results"
 ALL = {**suites.SUITES, "grid": suites.grid}
 COMMON = {"precision": "float32", "epochs": None}
@@ -114,12 +115,33 @@ def test_a_copy_that_was_broken_off_is_made_again(planned, trained, tmp_path):
 def test_the_copies_of_some_runs_keep_their_logits(planned, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(suites, "KEPT_LOGITS", (planned[1].name,))
     assert carry_out(planned, tmp_path / "results") == {}
+    without = runs.read_json(planned[1].copy / "result.json")
+    assert without == runs.read_json(planned[1].folder.file("result.json"))
     kept = {path.parent.name for path in (tmp_path / "results").rglob("test_logits.npz")}
     assert kept == {planned[1].name}
     with np.load(planned[1].copy / "test_logits.npz") as file:
         assert file["logits"].dtype == np.float16
     with np.load(planned[1].folder.file("test_logits.npz")) as file:
         assert file["logits"].dtype == np.float32  # the run folder has all of it
+
+
+def test_the_hashes_of_a_copy_are_those_of_its_own_files(planned, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "KEPT_LOGITS", (planned[1].name,))
+    carry_out(planned, tmp_path / "results")
+    (tmp_path / "results").rename(tmp_path / "old")
+    for run_ in planned[:2]:
+        path = run_.folder.file("result.json")
+        whole = {name: sweep.sha256(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
+        runs.write_json(path, {**runs.read_json(path), "hashes": whole})
+        sweep.copy_result(run_)
+        hashes = runs.read_json(run_.copy / "result.json")["hashes"]
+        there = {path.name for path in run_.copy.iterdir()} - {"result.json"}
+        assert {name: sweep.sha256(run_.copy / name) for name in there} == {
+            name: hashes[name] for name in there
+        }
+        assert hashes["best.keras"] == whole["best.keras"]  # of a file that isn't there
+        assert (hashes[LOGITS] == whole[LOGITS]) == (LOGITS not in there)
+        assert runs.read_json(path)["hashes"] == whole
 
 
 def test_the_runs_that_keep_their_logits_are_runs_of_the_suites():
@@ -426,8 +448,9 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
         assert runs.read_json(folder / "config.json") == planned_run.config
         result = runs.read_json(copy / "result.json")
         assert result["config"] == planned_run.config
-        for name in sweep.COPIED:
-            assert (copy / name).read_bytes() == (folder / name).read_bytes()
+        assert (copy / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
+        whole = runs.read_json(folder / "result.json")
+        assert {**result, "hashes": None} == {**whole, "hashes": None}
         kept = predictions.load(copy)
         assert evaluation.evaluate_priors(kept, ["uniform"])["uniform"] == pytest.approx(
             result["metrics"], rel=1e-6
