@@ -13,6 +13,7 @@ from lade_tf.class_order import as_floats, in_class_order, labels_of, positions,
 
 SUM_TOLERANCE = 1e-3
 ROUNDED_TOLERANCE = 1e-2  # a sum this close to 1 is one of rounded shares
+LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 ZERO_COUNT_MODES = ("error", "smooth")
 DIRECTIONS = ("forward", "backward")
 READINGS = ("notebook", "paper")
@@ -138,7 +139,7 @@ def exponential_counts(max_count, num_classes, imbalance_ratio):
     The profile of CIFAR-LT (Cui et al., CVPR 2019), classes in label order.
 
     Args:
-        max_count: samples of the most frequent class.
+        max_count: samples of the most frequent class, at most 2**53.
         num_classes: C, at least 2.
         imbalance_ratio: the largest count over the smallest, at least 1.
 
@@ -148,14 +149,14 @@ def exponential_counts(max_count, num_classes, imbalance_ratio):
     max_count = check_integer(max_count, "max_count", minimum=1)
     num_classes = check_integer(num_classes, "num_classes", minimum=2)
     position = np.arange(num_classes) / (num_classes - 1)
-    return _truncated_profile(max_count, imbalance_ratio, position)
+    return _truncated_profile(max_count, imbalance_ratio, position, "max_count")
 
 
 def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading="notebook"):
     """Returns the class sizes of a shifted test set (section 4.3 of the LADE paper).
 
     Args:
-        per_class: M, the images of every class in the balanced test set.
+        per_class: M, the images of every class in the balanced test set, at most 2**53.
         train_counts: [classes] training counts; their descending order ranks the classes, ties
             in class order.
         imbalance_ratio: largest over smallest class, at least 1.
@@ -176,7 +177,7 @@ def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading=
     if direction == "backward":
         rank = num_classes - 1 - rank
     steps = num_classes - 1 if reading == "notebook" else num_classes
-    return _truncated_profile(per_class, imbalance_ratio, rank / steps)
+    return _truncated_profile(per_class, imbalance_ratio, rank / steps, "per_class")
 
 
 def as_prior(values, num_classes=None, class_names=None, rest=None, training_prior=None):
@@ -349,8 +350,10 @@ def _read_json(path):
     return content
 
 
-def _truncated_profile(max_count, imbalance_ratio, position):
+def _truncated_profile(max_count, imbalance_ratio, position, name):
     ratio = check_number(imbalance_ratio, "imbalance_ratio", minimum=1)
+    if max_count > LARGEST_COUNT:
+        raise ValueError(f"{name} must be at most 2**53, which float64 can hold; got {max_count}")
     # Neither exp of a logarithm nor a product with 1/ratio: the truncation would lose an image
     # where the quotient is a whole number.
     return (max_count / ratio**position).astype(np.int64)

@@ -37,8 +37,9 @@ def cross_entropy(logits, labels, log_prior=0.0):
 
 
 def lade(logits, labels, counts, alpha, remine_lambda, estimator):
-    """Returns equation 16."""
-    log_prior = np.log(np.asarray(counts, np.float64) / np.sum(counts))
+    """Returns equation 20; the released code adds 1e-9 to the prior."""
+    epsilon = 1e-9 if estimator == "reference" else 0.0
+    log_prior = np.log(np.asarray(counts, np.float64) / np.sum(counts) + epsilon)
     regulariser, _ = lader(logits, labels, counts, remine_lambda, estimator)
     return cross_entropy(logits, labels, log_prior).mean() + alpha * regulariser
 

@@ -140,6 +140,15 @@ def test_ratios_below_one_are_refused(ratio):
         priors.shifted_counts(100, [3, 2], ratio, "forward")
 
 
+@pytest.mark.parametrize("count", [2**53 + 1, 2**63, 10**30, 10**400])
+def test_counts_that_a_float_cannot_hold_are_refused(count):
+    with pytest.raises(ValueError, match="max_count must be at most"):
+        priors.exponential_counts(count, 5, 10)
+    with pytest.raises(ValueError, match="per_class must be at most"):
+        priors.shifted_counts(count, [3, 2], 2, "forward")
+    assert priors.exponential_counts(2**53, 3, 4).tolist() == [2**53, 2**52, 2**51]
+
+
 def test_unknown_direction_and_reading_are_refused():
     with pytest.raises(ValueError, match="direction must be one of 'forward', 'backward'"):
         priors.shifted_counts(100, [3, 2], 2, "sideways")

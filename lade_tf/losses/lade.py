@@ -15,7 +15,8 @@ class LADE(keras.losses.Loss):
     CVPR 2021, equations 11 to 20; `lade_tf.ops.lader` gives the formulas.
 
     LADER is a statistic of the batch: every example's value is its cross-entropy plus α times the
-    batch's LADER, so that Keras' mean is the paper's loss. A sample weight w means that the example
+    batch's LADER, so that Keras' mean is the paper's loss. With "reference" the cross-entropy's
+    log π is log(π + 1e-9), as the released code has it. A sample weight w means that the example
     occurs w times, in the cross-entropy and in LADER; `class_weight` makes no sense here, the
     training prior already does what it is for. In a replica of a tf.distribute strategy the values
     are such that Keras' mean over replicas is the loss of the global batch, also of unequal shares.

@@ -8,6 +8,7 @@ from lade_tf.checks import check_choice, check_number
 from lade_tf.ops.labels import check_labels, check_sample_weight
 
 ESTIMATORS = ("paper", "reference")
+EPSILON = 1e-9  # what the released code adds to priors inside logs
 # Far above what float32 can hold: what is lost to underflow doesn't show in a larger sum.
 SMALLEST_COLUMN_SUM = 1e-30
 
@@ -99,6 +100,8 @@ def lader_statistics(logits, labels, prior, estimator="paper", sample_weight=Non
 def lade_terms(logits, labels, prior, estimator="paper", sample_weight=None):
     """Returns the cross-entropy of softmax(f + log π), and LADER's statistics.
 
+    For "reference" the cross-entropy is that of softmax(f + log(π + 1e-9)), as released.
+
     Everything that depends on the batch size happens here and in its gradient, with no exchange
     between replicas: it can be compiled together with the network. Both terms need exp of all
     logits, which is what they cost: it is taken once for both.
@@ -126,7 +129,7 @@ def lade_terms(logits, labels, prior, estimator="paper", sample_weight=None):
     importance = occurrences
     if estimator == "paper":
         importance *= tf.gather(tf.constant(1 / (prior.size * prior), logits.dtype), labels)
-    pi = tf.constant(prior, logits.dtype)
+    pi = tf.constant(prior + EPSILON if estimator == "reference" else prior, logits.dtype)
     cross_entropy, statistics = _terms(logits, labels, pi, occurrences, importance)
     validity = tf.cast(validity, logits.dtype)
     return cross_entropy * validity, statistics * validity
@@ -220,7 +223,7 @@ def lader_of_statistics(statistics, prior, remine_lambda, estimator="paper"):
     own_size = tf.reduce_sum(tf.stop_gradient(statistics[0]))
     class_total, positive, log_sum = tf.unstack(_over_replicas(statistics))
     total = tf.reduce_sum(class_total)
-    # The released code adds 1e-8 to N_c, and 1e-9 inside the logs of π and 1/C.
+    # The released code adds 1e-8 to N_c, and `EPSILON` inside the logs of π and 1/C.
     if estimator == "paper":
         active = class_total > 0
         per_sample = tf.math.divide_no_nan(tf.ones_like(pi), class_total)
@@ -228,7 +231,7 @@ def lader_of_statistics(statistics, prior, remine_lambda, estimator="paper"):
     else:
         active = tf.fill(tf.shape(pi), total > 0)
         per_sample = 1 / (class_total + 1e-8)
-        column = np.log(1 / prior.size + 1e-9) - np.log(prior + 1e-9)
+        column = np.log(1 / prior.size + EPSILON) - np.log(prior + EPSILON)
         t = log_sum - tf.math.log(total) + tf.constant(column, pi.dtype)
     t = tf.where(active, t, tf.zeros_like(t))  # not −inf, whose gradient would be NaN
     class_loss = -per_sample * positive + t + remine_lambda * t**2

@@ -30,6 +30,17 @@ def test_focal_is_its_formula(gamma):
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_keeps_its_digits_where_the_classifier_is_nearly_sure(gamma):
+    logits = np.zeros((6, 4), np.float32)
+    logits[:, 1] = [6, 8, 10, 12, 13, 14]  # 1 − exp(−ce) would have three digits at most
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    entropy = plain(np.ones(6), logits).numpy().astype(np.float64)
+    assert 0 < entropy[-1] < 1e-5
+    values = losses.Focal(gamma, reduction="none")(np.ones(6, int), logits)
+    np.testing.assert_allclose(values, (-np.expm1(-entropy)) ** gamma * entropy, rtol=1e-5)
+
+
 def test_focal_without_gamma_is_cross_entropy():
     logits, labels = make_batch()
     plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -70,6 +81,12 @@ def test_effective_numbers_go_from_uniform_to_inverse_counts():
     np.testing.assert_allclose(nearly, 4 * inverse / inverse.sum(), rtol=1e-9)
     smooth = losses.effective_number_weights([59, 29, 7, 0], 0.99, zero_count="smooth")
     np.testing.assert_allclose(smooth, losses.effective_number_weights([60, 30, 8, 1], 0.99))
+
+
+def test_effective_numbers_keep_their_digits_for_a_beta_next_to_1():
+    # Of whole counts even 1 − β^n would be exact here: all of it lies on float64's grid.
+    weights = losses.effective_number_weights([2.5, 1.25, 1.0], 1 - 2**-53)
+    np.testing.assert_allclose(weights, 3 * np.array([0.4, 0.8, 1.0]) / 2.2, rtol=1e-9)
 
 
 def test_logit_adjustment_goes_from_cross_entropy_to_balanced_softmax():

@@ -16,11 +16,30 @@ def make_batch(size=12, seed=0):
 
 
 @pytest.mark.parametrize("estimator", ["paper", "reference"])
-def test_lade_is_equation_16(estimator):
+def test_lade_is_equation_20(estimator):
     logits, labels = make_batch()
     loss = losses.LADE(COUNTS, alpha=0.3, remine_lambda=0.2, estimator=estimator)
     expected = oracles.lade(logits, labels, COUNTS, 0.3, 0.2, estimator)
     assert loss(labels, logits).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("estimator", "epsilon"), [("paper", 0.0), ("reference", 1e-9)])
+def test_the_released_cross_entropy_adds_1e_9_to_the_prior(estimator, epsilon):
+    counts = np.array([10**9, 10, 1])  # the rarest class's prior is 1e-9
+    logits, labels = np.float32([[2.0, 0, 1], [0, 1, 30]]), [2, 1]
+    prior = counts / counts.sum()
+    loss = losses.LADE(counts, alpha=0.0, estimator=estimator)
+    expected = oracles.cross_entropy(logits, labels, np.log(prior + epsilon))
+    values, _ = loss.local_terms(logits, labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs := tf.constant(logits))
+        value = loss(labels, inputs)
+    joint = np.exp(np.float64(logits)) * (prior + epsilon)
+    softmax = joint / joint.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        tape.gradient(value, inputs), (softmax - np.eye(3)[labels]) / 2, rtol=1e-5, atol=1e-12
+    )
 
 
 def test_balanced_softmax_is_the_oracle():
