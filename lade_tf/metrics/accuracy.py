@@ -13,6 +13,8 @@ from lade_tf.priors import check_prior
 # Training images per class that bound the shot groups (Liu et al., CVPR 2019).
 MANY_ABOVE = 100
 FEW_BELOW = 20
+# So many test samples of a class show its own variance, even where all of them are right.
+FEWEST_SAMPLES = 10
 
 
 def accuracy(predictions, labels, sample_weight=None):
@@ -66,7 +68,14 @@ def expected_accuracy(predictions, labels, prior):
 
     Σ p(c)·acc_c: the exact expectation over all test sets that are drawn from this one with the
     label distribution p (section 4.3 of the LADE paper draws one). The error is that of the finite
-    test set, √(Σ p(c)²·acc_c·(1 − acc_c) / n_c) with n_c samples of class c.
+    test set, √(Σ p(c)²·acc_c·(1 − acc_c) / (n_c − 1)) with n_c samples of class c, whose square is
+    unbiased.
+
+    One sample shows no variance, and a few that are all right or all wrong show 0. Where a class of
+    fewer than 10 samples is such, the pooled variance Σ p(c)²·a·(1 − a) / n_c of these small
+    classes takes the place of their own, if it is larger; a is the mean accuracy, of all classes or
+    of these as they weigh in the sum. It also holds how much the classes differ, so that the error
+    is then rather too large: it is conservative.
 
     Args:
         predictions: Predicted classes, integers [samples].
@@ -87,10 +96,37 @@ def expected_accuracy(predictions, labels, prior):
         raise ValueError(
             f"labels must hold every class of positive prior; class {missing[0]} has no sample"
         )
-    tested = prior > 0
+    tested = np.flatnonzero(prior)
     prior, class_accuracy = prior[tested], class_accuracy[tested]
-    variance = class_accuracy * (1 - class_accuracy) / np.bincount(labels)[np.flatnonzero(tested)]
-    return float(prior @ class_accuracy), float(np.sqrt(prior**2 @ variance))
+    # check_class_indices has made a vector of a column.
+    sizes = np.bincount(np.ravel(labels))[tested]
+    error = np.sqrt(_variance_of_mean(prior, class_accuracy, sizes))
+    return float(prior @ class_accuracy), float(error)
+
+
+def _variance_of_mean(prior, class_accuracy, sizes):
+    """Returns the estimated variance of Σ p·acc, as `expected_accuracy` says.
+
+    Args:
+        prior: [classes], none of them 0.
+        class_accuracy: [classes].
+        sizes: [classes] samples of each class.
+    """
+    own = prior**2 * _bernoulli(class_accuracy) / np.maximum(sizes - 1, 1)
+    small = sizes < FEWEST_SAMPLES
+    if not np.any(small & (own == 0)):
+        return own.sum()
+    weight = prior[small] ** 2 / sizes[small]
+    accuracy_of_small = weight @ class_accuracy[small] / weight.sum()
+    variance = max(_bernoulli(class_accuracy.mean()), _bernoulli(accuracy_of_small))
+    if variance == 0:  # all right or all wrong: as if one more sample were right and one wrong
+        variance = _bernoulli(1 / (sizes.sum() + 2))
+    return own[~small].sum() + max(own[small].sum(), variance * weight.sum())
+
+
+def _bernoulli(probability):
+    """Returns the variance of what is 1 with this probability and else 0."""
+    return probability * (1 - probability)
 
 
 def shot_accuracy(predictions, labels, class_counts, sample_weight=None):

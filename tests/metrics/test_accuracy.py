@@ -77,6 +77,68 @@ def test_class_without_training_images_is_few_shot():
     assert metrics.shot_accuracy([0, 1], [0, 1], [500, 0])["few"] == 1.0
 
 
+def answers(*right_of_size):
+    """Returns predictions and labels of classes with (right, size) answers."""
+    labels = np.repeat(np.arange(len(right_of_size)), [size for _, size in right_of_size])
+    right = np.concatenate([np.arange(size) < right for right, size in right_of_size])
+    return np.where(right, labels, (labels + 1) % len(right_of_size)), labels
+
+
+def test_the_standard_error_is_written_out():
+    prior = np.array([0.5, 0.3, 0.2])
+    accuracy, error = metrics.expected_accuracy(*answers((3, 4), (1, 3), (12, 20)), prior)
+    assert accuracy == pytest.approx(0.5 * 3 / 4 + 0.3 / 3 + 0.2 * 0.6)
+    # Σ p²·a·(1 − a) / (n − 1)
+    terms = [0.25 * (3 / 16) / 3, 0.09 * (2 / 9) / 2, 0.04 * 0.24 / 19]
+    assert error == pytest.approx(np.sqrt(sum(terms)))
+
+
+def test_a_class_of_prior_zero_adds_no_error():
+    several = answers((3, 4), (1, 1), (12, 20))
+    error = metrics.expected_accuracy(*several, [0.5, 0.0, 0.5])[1]
+    assert error == pytest.approx(np.sqrt(0.25 * (3 / 16) / 3 + 0.25 * 0.24 / 19))
+
+
+def test_few_samples_that_are_all_right_take_the_pooled_variance():
+    predictions, labels = answers((5, 5), (2, 4), (60, 100))
+    prior = np.array([0.4, 0.2, 0.4])
+    weight = prior[:2] ** 2 / [5, 4]
+    pooled = max((0.7, 0.3), tuple(weight @ [[1, 0], [0.5, 0.5]] / weight.sum()), key=np.prod)
+    small = max(0.04 * 0.25 / 3, np.prod(pooled) * weight.sum())
+    expected = np.sqrt(small + 0.16 * 0.24 / 99)
+    assert metrics.expected_accuracy(predictions, labels, prior)[1] == pytest.approx(expected)
+    # With ten samples a class's own variance counts, though it be 0.
+    many = metrics.expected_accuracy(*answers((10, 10), (2, 4)), [0.5, 0.5])[1]
+    assert many == pytest.approx(np.sqrt(0.25 * 0.25 / 3))
+
+
+def test_one_sample_a_class_has_the_variance_of_the_mean_accuracy():
+    for right in (1, 30, 99):
+        error = metrics.expected_accuracy(
+            *answers(*[(1, 1)] * right, *[(0, 1)] * (100 - right)), np.full(100, 0.01)
+        )[1]
+        assert error == pytest.approx(np.sqrt(right * (100 - right) / 100**3))
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_no_error_is_zero_where_few_samples_are_all_alike(right):
+    accuracy, error = metrics.expected_accuracy(*answers((2 * right, 2), (right, 1)), [0.5, 0.5])
+    assert accuracy == right and error == pytest.approx(np.sqrt(0.2 * 0.8 * (1 / 8 + 1 / 4)))
+
+
+def test_a_prior_on_the_hard_classes_has_their_variance():
+    # Nearly all of the prior is on classes half right, most classes are all right.
+    prior = np.r_[np.full(4, 0.24), np.full(16, 0.04 / 16)]
+    few = answers(*[(2, 2), (0, 2), (0, 2), (2, 2)], *[(2, 2)] * 16)
+    assert metrics.expected_accuracy(*few, prior)[1] > 0.95 * np.sqrt(4 * 0.24**2 * 0.25 / 2)
+
+
+def test_a_column_of_labels_has_the_same_error():
+    predictions, labels = answers((3, 4), (1, 3))
+    flat = metrics.expected_accuracy(predictions, labels, [0.5, 0.5])
+    assert metrics.expected_accuracy(predictions, labels[:, None], [0.5, 0.5]) == flat
+
+
 def test_macro_f1_of_labels_that_fill_their_type():
     labels, predictions = np.array([0, 255], np.uint8), np.array([0, 254], np.uint8)
     assert metrics.macro_f1(predictions, labels) == pytest.approx(1 / 3)
