@@ -12,7 +12,9 @@ from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
 from lade_tf.metrics.checks import check_class_indices, check_probabilities
 from lade_tf.priors import check_prior
 
-LARGEST_TEMPERATURE = 100.0
+LARGEST_TEMPERATURE = 100.0  # of probabilities; logits may be of any scale
+# A derivative this far below 0, in units of the logits' spread, is what rounding leaves of 0.
+ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,12 +116,14 @@ def fit_temperature(logits, labels, source_prior=None):
         source_prior: [classes] the prior that the logits carry, or None if they are disentangled.
 
     Returns:
-        The temperature T, a float between 0.01 and 100, for `lade_tf.PriorAdaptLayer`.
+        The temperature T, a positive float, for `lade_tf.PriorAdaptLayer`. Logits s times as large
+        have the temperature s·T.
 
     Raises:
         ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range
             or all the same; no temperature is the best, as the logits make no error on the sample
-            or tell nothing about it.
+            (the likelihood rises for ever as T falls) or tell nothing about it (it rises as T
+            does, the derivative by 1/T isn't negative at 0).
     """
     logits = np.asarray(logits)
     if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
@@ -139,18 +143,57 @@ def fit_temperature(logits, labels, source_prior=None):
         name = "source_prior"
         biases -= np.log(check_prior(source_prior, num_classes, allow_zero=False, name=name))
 
-    def slope_gradient(slope):  # increases, as the loss is convex
-        return _nll_and_gradient(logits, labels, slope, biases)[1]
+    spread, all_right = _spread(logits, labels, shares > 0)
 
-    lowest, highest = 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE
-    if slope_gradient(lowest) >= 0:
+    def slope_gradient(slope):  # increases, as the loss is convex
+        return _slope_gradient(logits, labels, slope / spread, biases) / spread
+
+    if spread == 0 or slope_gradient(0.0) >= -ROUNDING:
         raise ValueError("logits must tell something about the labels; no better than chance here")
-    if slope_gradient(highest) <= 0:
+    if all_right:
         raise ValueError(
             "logits must be wrong about some of the labels for a temperature to be fitted; they "
             f"tell all {num_samples:,} without an error: give more samples, unseen in training"
         )
-    return 1 / scipy.optimize.brentq(slope_gradient, lowest, highest, rtol=1e-9)
+    highest = 1.0
+    while slope_gradient(highest) <= 0:
+        highest *= 4
+    slope = scipy.optimize.brentq(slope_gradient, 0.0, highest, xtol=1e-18, rtol=1e-12)
+    return float(spread / slope)
+
+
+def _spread(logits, labels, present):
+    """Returns how far logits lie below their row's highest, and whether the labels' are highest.
+
+    Args:
+        logits: [samples, classes].
+        labels: [samples].
+        present: [classes] which classes the labels hold; the others take no part.
+
+    Returns:
+        (root mean square distance, whether no logit of a class that is present is above the
+        label's).
+    """
+    squares, all_right = 0.0, True
+    for rows in row_blocks(logits):
+        block = logits[rows][:, present].astype(np.float64)
+        highest = block.max(axis=1)
+        squares += np.square(highest[:, None] - block).sum()
+        own = logits[rows][np.arange(len(block)), labels[rows]]
+        all_right &= bool(np.all(own == highest))
+    return np.sqrt(squares / (len(labels) * np.count_nonzero(present))), all_right
+
+
+def _slope_gradient(logits, labels, slope, biases):
+    """Derivative by the slope of the mean loss of softmax(slope·logits + biases)."""
+    gradient = 0.0
+    for rows in row_blocks(logits):
+        block = logits[rows].astype(np.float64)
+        # A common offset would leave the difference of two large sums.
+        block -= block[np.arange(len(block)), labels[rows]][:, None]
+        posteriors, _ = _softmax(slope * block + biases)
+        gradient += np.einsum("nc,nc->", posteriors, block)
+    return gradient / len(labels)
 
 
 def _nll_and_gradient(log_probs, labels, slope, biases):

@@ -112,6 +112,11 @@ def test_few_samples_that_are_all_right_take_the_pooled_variance():
     assert many == pytest.approx(np.sqrt(0.25 * 0.25 / 3))
 
 
+def test_their_own_variance_counts_where_it_is_the_larger():
+    error = metrics.expected_accuracy(*answers((1, 2), (1, 2), (1, 2), (2, 2)), np.full(4, 0.25))[1]
+    assert error == pytest.approx(np.sqrt(3 * 0.25 / 16))
+
+
 def test_one_sample_a_class_has_the_variance_of_the_mean_accuracy():
     for right in (1, 30, 99):
         error = metrics.expected_accuracy(
