@@ -9,8 +9,8 @@ from lade_tf.ops.labels import check_labels, check_sample_weight
 
 ESTIMATORS = ("paper", "reference")
 EPSILON = 1e-9  # what the released code adds to priors inside logs
-# Far above what float32 can hold: what is lost to underflow doesn't show in a larger sum.
-SMALLEST_COLUMN_SUM = 1e-30
+# The share of a column's sum that may be lost to underflow.
+LARGEST_LOSS = 1e-5
 
 
 def lader(
@@ -150,12 +150,13 @@ def _terms(logits, labels, pi, occurrences, importance):
     highest = _finite(tf.reduce_max(tf.where(importance > 0, row_max, -float("inf"))))
     row_weight = tf.math.multiply_no_nan(tf.exp(row_max - highest), importance)
     # A product with a vector, which GPUs, unlike those of matrices, don't round to TF32.
-    column_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True) / pi
-    # A column far below its rows' highest logits has vanished: it needs a maximum of its own.
-    vanished = tf.reduce_any(column_sum < SMALLEST_COLUMN_SUM)
+    weighted_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True)
+    column_sum = weighted_sum / pi
+    # A column far below its rows' highest logits vanishes: it needs a maximum of its own.
+    vanished = tf.reduce_any(weighted_sum < _smallest_sum(row_weight))
     log_sum = tf.cond(
         vanished,
-        lambda: _column_log_sum(logits, importance),
+        lambda: _log_of_sums(*_column_sums(logits, importance)[1:]),
         lambda: highest + tf.math.log(column_sum),
     )
     rows = (
@@ -175,9 +176,9 @@ def _terms(logits, labels, pi, occurrences, importance):
             return (row_weight[:, None] * column_factor + row_factor) * exponentials
 
         def of_vanished_columns():
-            log_sum = _column_log_sum(logits, importance)
-            share = tf.exp(logits - _finite(log_sum)) * of_statistics[2]
-            share = tf.math.multiply_no_nan(share, importance[:, None])
+            own_exponentials, sums, _ = _column_sums(logits, importance)
+            column_factor = tf.math.divide_no_nan(of_statistics[2], sums)
+            share = importance[:, None] * column_factor * own_exponentials
             return exponentials * row_factor + share
 
         def with_own(gradient):
@@ -193,12 +194,39 @@ def _terms(logits, labels, pi, occurrences, importance):
     return (cross_entropy, tf.stack(rows)), gradient
 
 
-def _column_log_sum(logits, importance):
-    """Returns log Σ_i importance_i exp(logits[i]), [classes], −inf where nothing is."""
+def _smallest_sum(row_weight):
+    """Returns the least Σ_i exponentials[i, c]·row_weight[i] that has lost next to nothing.
+
+    Each factor and each product below the smallest normal number may have become 0: of a sum of N
+    products no more than N of them is missing, times the largest weight where that is above 1. In
+    a sum that is 1 / `LARGEST_LOSS` times as large that doesn't show, nor in one of its terms
+    beside the largest.
+    """
+    lost = np.finfo(row_weight.dtype.as_numpy_dtype).tiny / LARGEST_LOSS
+    largest = tf.reduce_max(tf.concat([tf.ones([1], row_weight.dtype), row_weight], axis=0))
+    return lost * largest * tf.cast(tf.size(row_weight), row_weight.dtype)
+
+
+def _column_sums(logits, importance):
+    """Returns the sums of importance · exp(logits) of each column below its own highest logit.
+
+    Args:
+        logits: [batch, classes].
+        importance: [batch], ≥ 0.
+
+    Returns:
+        (exponentials [batch, classes], their weighted sums [classes], the logits [classes] that
+        they are relative to). An example without importance takes no part, however high it is.
+    """
     occurring = tf.where(importance[:, None] > 0, logits, -float("inf"))
     highest = _finite(tf.reduce_max(occurring, axis=0))
     exponentials = tf.exp(occurring - highest)
-    return highest + tf.math.log(tf.linalg.matvec(exponentials, importance, transpose_a=True))
+    return exponentials, tf.linalg.matvec(exponentials, importance, transpose_a=True), highest
+
+
+def _log_of_sums(sums, highest):
+    """Returns log Σ_i importance_i exp(logits[i]), [classes], −inf where nothing is."""
+    return highest + tf.math.log(sums)
 
 
 def _finite(tensor):

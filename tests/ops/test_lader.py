@@ -1,6 +1,7 @@
 import numpy as np
 import oracles
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from lade_tf import ops, priors
@@ -65,6 +66,121 @@ def test_logits_far_below_all_others_are_accurate(part, estimator, jit):
     assert value.numpy() == pytest.approx(expected_value, rel=1e-5)
     for column in range(10):
         assert_close(gradient[:, column].numpy(), expected[:, column], 2e-5)
+
+
+def make_far_batch(size, num_classes, gap, decades, seed=0):
+    """Logits of which some columns, the rarest among them, lie `gap` below their rows' highest."""
+    rng = np.random.default_rng(seed)
+    counts = np.round(10.0 ** rng.uniform(0, decades, num_classes))
+    counts[[0, -1]] = 10**decades, 1
+    logits = rng.uniform(-5, 5, (size, num_classes)).astype(np.float32)
+    far = rng.random(num_classes) < 0.3
+    far[-3:] = True
+    logits[:, far] -= np.float32(gap)
+    logits[: size // 4] -= np.float32(gap / 3)
+    labels = rng.choice(num_classes, size, p=counts / counts.sum())
+    labels[:3] = [num_classes - 1, num_classes - 2, num_classes - 1]
+    return logits, labels, counts
+
+
+def t_and_gradient(logits, labels, counts, remine_lambda, estimator):
+    """T of every class and LADER's gradient, in float64 and for all classes at once."""
+    f, (size, num_classes) = np.asarray(logits, np.float64), logits.shape
+    prior, in_batch = counts / counts.sum(), np.bincount(labels, minlength=num_classes)
+    per_sample = 1 / (np.maximum(in_batch, 1) if estimator == "paper" else in_batch + 1e-8)
+    weight = -np.log(num_classes * prior[labels])[:, None]
+    if estimator == "reference":
+        weight = np.log(1 / num_classes + 1e-9) - np.log(prior + 1e-9)
+    log_sum = scipy.special.logsumexp(f + weight, axis=0)
+    t = log_sum - np.log(size)
+    gradient = (1 + 2 * remine_lambda * t) * np.exp(f + weight - log_sum)
+    gradient[np.arange(size), labels] -= per_sample[labels]
+    active = (in_batch > 0) | (estimator == "reference")
+    return t, prior * np.where(active, gradient, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "num_classes", "gaps", "jit"),
+    [
+        (32, 10, (0, 55, 65, 75, 90, 130, 200), False),
+        (32, 365, (60, 75), True),
+        (16, 8142, (60, 75), False),
+        (8, 100_000, (0, 45, 60, 200), False),
+    ],
+)
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_rare_classes_far_below_are_accurate(size, num_classes, gaps, jit, estimator):
+    # 1 + 2λT is 0 for no T here, where float32's T would leave no digit of a gradient.
+    remine_lambda = 1e-3
+
+    @tf.function(jit_compile=jit)
+    def compute(f, y):
+        statistics = ops.lader_statistics(f, y, prior, estimator)
+        value, _ = ops.lader_of_statistics(statistics, prior, remine_lambda, estimator)
+        return statistics[2], tf.gradients(value, f)[0]
+
+    for gap in gaps:
+        logits, labels, counts = make_far_batch(size, num_classes, gap, decades=7)
+        prior = counts / counts.sum()  # the same for all gaps
+        t, expected = t_and_gradient(logits, labels, counts, remine_lambda, estimator)
+        log_sum, gradient = compute(logits, labels.astype(np.int32))
+        own = log_sum.numpy() - np.log(size)
+        if estimator == "reference":
+            own += np.log(1 / num_classes + 1e-9) - np.log(prior + 1e-9)
+        assert np.all(np.abs(own - t) <= 2e-5 * np.maximum(1, np.abs(t))), gap
+        error = np.abs(gradient.numpy() - expected).max(axis=0)
+        assert np.all(error <= 2e-5 * np.abs(expected).max(axis=0)), gap
+
+
+def test_far_bfloat16_logits_are_as_accurate():
+    logits, labels, counts = make_far_batch(32, 100, 70, decades=6)
+    halves = tf.cast(logits, tf.bfloat16)
+    statistics = ops.lader_statistics(halves, labels, counts / counts.sum())
+    t, _ = t_and_gradient(tf.cast(halves, tf.float64).numpy(), labels, counts, 0.01, "paper")
+    np.testing.assert_allclose(statistics[2] - np.log(32), t, rtol=2e-5, atol=2e-5)
+
+
+def test_an_example_without_weight_is_no_maximum_of_a_vanished_column():
+    logits, labels, counts = make_batch(8, 5, scale=5.0)
+    logits[:7, 2] -= 150  # this column's own highest logit is that of no example that occurs
+    weight = np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
+    expected, without = value_and_gradient(logits[:7], labels[:7], counts, 0.1, "paper")
+    value, gradient = value_and_gradient(logits, labels, counts, 0.1, "paper", sample_weight=weight)
+    assert value == pytest.approx(expected, rel=1e-6) and np.isfinite(value)
+    np.testing.assert_allclose(gradient[:7], without, rtol=1e-5, atol=1e-9)
+    assert np.all(gradient[7] == 0)
+
+
+def test_a_masked_logit_of_an_example_without_weight_has_no_influence():
+    logits, labels, counts = make_batch(8, 5, scale=5.0)
+    expected = ops.lader(logits[:7], labels[:7], counts, 0.1).numpy()
+    logits[7, labels[7]] = -np.inf
+    weight = np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
+    value = ops.lader(logits, labels, counts, 0.1, sample_weight=weight)
+    assert value.numpy() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ops.ESTIMATORS)
+def test_a_batch_without_weight_gives_zero_and_no_gradient(estimator):
+    logits, labels, counts = make_batch(4, 5, scale=5.0)
+    value, gradient = value_and_gradient(
+        logits, labels, counts, 0.1, estimator, sample_weight=np.zeros(4)
+    )
+    assert value == 0 and np.all(gradient == 0)
+
+
+def test_the_released_1e_9_stands_inside_the_log_of_the_prior():
+    counts, labels = np.array([10**9, 1]), [0, 1]  # the second prior is 1e-9: twice that inside
+    logits = np.zeros((2, 2), np.float32)
+    expected, _ = oracles.lader(logits, labels, counts, 1e9, "reference")
+    value = ops.lader(logits, labels, counts, 1e9, "reference").numpy()
+    assert value == pytest.approx(expected, rel=1e-5)
+    prior = 1 / (10**9 + 1)
+    t = np.log(0.5 + 1e-9) - np.log([1 - prior + 1e-9, prior + 1e-9])
+    by_hand = np.sum([1 - prior, prior] * (t + 1e9 * t**2))
+    assert expected == pytest.approx(by_hand, rel=1e-6)
+    only_rare = 1e9 * prior * (t[1] ** 2 - (np.log(0.5) - np.log(prior)) ** 2)
+    assert abs(only_rare) > 10  # without it the value would be off by this much
 
 
 @pytest.mark.parametrize("estimator", ops.ESTIMATORS)
