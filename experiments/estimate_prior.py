@@ -33,14 +33,16 @@ flags.DEFINE_string("source", None, "Labelled images, unseen in training.", requ
 flags.DEFINE_string("target", None, "Unlabelled images.", required=True)
 flags.DEFINE_enum("method", "em", ["em", "bbse", "rlls"], "Estimator (lade_tf.label_shift).")
 flags.DEFINE_integer("bootstrap", 50, "Resamples for intervals and test; 0: none.", lower_bound=0)
-flags.DEFINE_float("pseudo_count", 0.0, "EM: images of every class to add.", lower_bound=0)
+flags.DEFINE_float(
+    "pseudo_count", None, "Images of every class to add; by default 1.", lower_bound=0
+)
 flags.DEFINE_bool("shrink", False, "Shrink towards the training prior by the bootstrap's width.")
 flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
 flags.DEFINE_string("output", "prior.json", "File to write.")
 flags.DEFINE_string("plot", None, "Bar plot to write, .png or .pdf.")
 flags.DEFINE_bool("overwrite", False, "Replace --output and --plot where they exist.")
 
-LISTED = 5  # classes at either end
+LISTED = 10  # classes
 
 
 def check_flags():
@@ -51,8 +53,6 @@ def check_flags():
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
     if FLAGS.plot and importlib.util.find_spec("matplotlib") is None:
         raise ValueError('--plot needs matplotlib: pip install "lade-tf[plots]"')
-    if FLAGS.pseudo_count and FLAGS.method != "em":
-        raise ValueError(f"--pseudo_count means nothing with --method={FLAGS.method}")
     if FLAGS.shrink and FLAGS.bootstrap < 2:
         raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
 
@@ -81,7 +81,7 @@ def estimate(model, training_prior, class_names):
             bootstrap=FLAGS.bootstrap,
             seed=FLAGS.seed,
             shrink_to=training_prior if FLAGS.shrink else None,
-            **({"pseudo_count": FLAGS.pseudo_count} if FLAGS.method == "em" else {}),
+            pseudo_count=FLAGS.pseudo_count,
         )
     for warning in caught:
         print(f"Warning: {warning.message}")
@@ -89,26 +89,28 @@ def estimate(model, training_prior, class_names):
 
 
 def report(result, training_prior, class_names):
-    """Prints the classes whose share changes most, and how far to trust it."""
-    order = np.argsort(result.prior - training_prior)
-    if len(order) > 2 * LISTED:
-        order = np.concatenate([order[:LISTED], order[-LISTED:]])
+    """Prints the classes whose share changes most, and how far to trust the numbers."""
+    changes = np.argsort(-np.abs(result.prior - training_prior), kind="stable")[:LISTED]
+    order = sorted(changes, key=lambda c: result.prior[c] - training_prior[c], reverse=True)
     width = max(len(class_names[c]) for c in order)
     print(
         f"\n{'class':{width}}  training  estimate"
         + ("  95 % bootstrap interval" if FLAGS.bootstrap else "")
     )
-    for c in order[::-1]:
+    for c in order:
         line = f"{class_names[c]:{width}}  {training_prior[c]:8.4f}  {result.prior[c]:8.4f}"
         if FLAGS.bootstrap:
             line += f"  {result.low[c]:.4f} to {result.high[c]:.4f}"
         print(line)
     print(f"\neffective sample size of the source: {result.effective_sample_size:.0f}")
     print(f"condition number of the confusion matrix: {result.condition_number:.3g}")
-    if FLAGS.bootstrap and (FLAGS.pseudo_count or FLAGS.shrink):
+    if FLAGS.bootstrap and (result.pseudo_count or FLAGS.shrink):
         print("the intervals don't cover what --pseudo_count and --shrink draw the estimate to")
-    if FLAGS.bootstrap:
+    if result.p_value is not None:
         print(f"label shift test: p = {result.p_value:.3g} (small: it is no mere label shift)")
+    print(f"\n{result.verdict}")
+    if len(result.prior) > LISTED:
+        print(f"All {len(result.prior)} classes are in {FLAGS.output}.")
 
 
 def draw(result, training_prior, class_names):

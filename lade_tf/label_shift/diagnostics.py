@@ -15,6 +15,7 @@ from lade_tf.priors import check_prior
 
 SIGNIFICANCE = 0.05
 CONFIDENCE_BINS = 10
+FEWEST_TO_JUDGE = 3  # source samples of every class
 
 
 class LabelShiftTest(NamedTuple):
@@ -23,12 +24,13 @@ class LabelShiftTest(NamedTuple):
     Attributes:
         residual: Distance of the target's mean prediction and confidence histogram to the nearest
             mixture of the classes', in standard deviations of one target sample.
-        p_value: Share of the reference distribution that is at least as far.
+        p_value: Share of the reference distribution that is at least as far; None where the source
+            is too small to judge by.
         mixture: [classes] float64, the prior of the nearest mixture.
     """
 
     residual: float
-    p_value: float
+    p_value: float | None
     mixture: np.ndarray
 
 
@@ -83,8 +85,14 @@ def label_shift_test(source_probs, source_labels, target_probs, resamples=200, s
     distribution that of source samples redrawn at the mixture's prior. The mean probabilities alone
     are as many numbers as unknowns, so that nearly any target fits them; the histogram of the
     confidence (10 bins) joins them and gives the test its power. Every number counts in units of
-    its standard deviation over the target. A warning is given where the p-value is under 0.05. It
-    takes a handful of source samples of every class: with two, it rejects label shifts too often.
+    its standard deviation over the target. Redrawn samples of a class are stretched to the variance
+    that the class itself has, n / (n − 1) times that of its n samples. A warning is given where the
+    p-value is under 0.05.
+
+    A small p-value speaks against label shift. A large one doesn't show it: shifts that look like
+    a mixture of the classes, moderate ones among them, pass, the more so the smaller the samples.
+    With fewer than 3 source samples of a class the test declines: the p-value is None, and a
+    warning says so.
 
     Args:
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],
@@ -118,6 +126,9 @@ def run_label_shift_test(source_probs, source_labels, target_probs, resamples, r
     source /= scale
     target /= scale
     mixture, residual = _nearest_prior(source, source_labels, target, num_classes)
+    if np.bincount(source_labels, minlength=num_classes).min() < FEWEST_TO_JUDGE:
+        return LabelShiftTest(residual, None, mixture)
+    source = _unshrunk(source, source_labels, num_classes)
     reference = []
     for _ in range(resamples):
         rows = resample_source(source_labels, num_classes, rng)
@@ -128,9 +139,27 @@ def run_label_shift_test(source_probs, source_labels, target_probs, resamples, r
     return LabelShiftTest(residual, float(p_value), mixture)
 
 
+def _unshrunk(values, labels, num_classes):
+    """Returns the values of each class as far from its mean as those of its distribution are.
+
+    n values lie nearer to their own mean than to the distribution's: what is drawn from them has
+    (n − 1) / n of its variance, of three values two thirds.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    means = grouped_means(values, labels, num_classes).T[labels]
+    stretch = np.sqrt(counts / np.maximum(counts - 1, 1))[labels, np.newaxis]
+    return (means + stretch * (values - means)).astype(values.dtype)
+
+
 def warn_unless_label_shift(result):
-    """Warns where a LabelShiftTest speaks against label shift."""
-    if result.p_value < SIGNIFICANCE:
+    """Warns where a LabelShiftTest speaks against label shift, or couldn't judge."""
+    if result.p_value is None:
+        warnings.warn(
+            "whether the target is a label shift of the source wasn't tested: that takes at least "
+            f"{FEWEST_TO_JUDGE} source samples of every class",
+            stacklevel=3,
+        )
+    elif result.p_value < SIGNIFICANCE:
         warnings.warn(
             "the target doesn't look like a label shift of the source (p-value "
             f"{result.p_value:.2g}): inputs of the same class seem to differ, so an estimated "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from lade_tf.label_shift.bbse import bbse, solve_bbse
 from lade_tf.label_shift.checks import check_samples
 from lade_tf.label_shift.confusion import class_means
 from lade_tf.label_shift.diagnostics import (
+    FEWEST_TO_JUDGE,
+    SIGNIFICANCE,
     effective_sample_size,
     matrix_condition,
     run_label_shift_test,
@@ -21,6 +24,9 @@ from lade_tf.label_shift.rlls import rlls, solve_rlls
 from lade_tf.priors import check_prior
 
 METHODS = ("bbse", "rlls", "em")
+# A share is known where its interval's ends are no further apart, by factor.
+KNOWN_WITHIN = 2
+LARGEST_CONDITION = 1e3
 NUM_SAMPLES = 3  # source probabilities, source labels, target probabilities
 
 
@@ -31,12 +37,17 @@ class PriorEstimate:
     Attributes:
         prior: [classes] float64, sums to 1.
         low, high: [classes] ends of the bootstrap percentile intervals of the estimate before any
-            shrinking; None without bootstrap.
+            shrinking; None without bootstrap. `high` is at least 1 − ((1 − confidence)/2)^(1/n) of
+            n target samples: of a class that rare, none of them may be there.
         shrinkage: Share of `shrink_to` in `prior`, 0..1; 0 where nothing is shrunk.
         condition_number: Of the confusion matrix.
         effective_sample_size: Of the source sample weighted to `prior`.
         iterations, last_change: Where EM ended; None for the other methods.
-        residual, p_value: Of the label shift test; None without bootstrap.
+        residual, p_value: Of the label shift test; None without bootstrap, the p-value also where
+            the source is too small to judge by.
+        pseudo_count: How many samples of every class the estimate holds that weren't seen.
+        verdict: In plain words, line by line: which of the numbers are good, which aren't, and
+            what to do.
     """
 
     prior: np.ndarray
@@ -49,6 +60,8 @@ class PriorEstimate:
     last_change: float | None
     residual: float | None
     p_value: float | None
+    pseudo_count: float = 0.0
+    verdict: str = ""
 
 
 def estimate(
@@ -60,6 +73,7 @@ def estimate(
     seed=0,
     confidence=0.95,
     shrink_to=None,
+    pseudo_count=None,
     **options,
 ):
     """Estimates a target prior with bootstrap intervals, diagnostics and a label shift test.
@@ -68,6 +82,11 @@ def estimate(
     estimate, calibration included. Its percentile intervals show how far the estimate scatters, not
     its bias: with a dozen images a class fewer of them cover the truth than `confidence` says, and
     far fewer with a `pseudo_count`, which draws every estimate the same way.
+
+    With few target samples a class the plain estimates put classes at exactly 0 that are there, and
+    a model that is told so never answers them. So `pseudo_count` is 1 unless given. To "em" it is
+    that of `em`. With "bbse" and "rlls" the estimate is mixed with the uniform prior, by what k
+    samples of each of C classes weigh beside n target samples: (n·q + k) / (n + k·C).
 
     Shrinking moves the estimate towards `shrink_to` by min(1, Σ variance / squared distance between
     the two): all the way where the distance is no more than the noise explains.
@@ -82,6 +101,8 @@ def estimate(
         seed: Of the resampling.
         confidence: Of the intervals, between 0 and 1.
         shrink_to: A prior [classes] to shrink towards, the training prior say; None doesn't shrink.
+        pseudo_count: How many samples of every class the estimate is to hold beside what is seen;
+            None means 1, 0 is the plain estimate.
         **options: What else the method's own function takes.
 
     Returns:
@@ -101,11 +122,14 @@ def estimate(
         shrink_to = check_prior(shrink_to, num_classes, name="shrink_to")
         if bootstrap < 2:
             raise ValueError(f"bootstrap must be at least 2 to shrink; got {bootstrap}")
-    prior, iterations, last_change = _fit(method, samples, options)
+    pseudo_count = 1.0 if pseudo_count is None else pseudo_count
+    pseudo_count = check_number(pseudo_count, "pseudo_count", minimum=0)
+    prior, iterations, last_change = _fit(method, samples, options, pseudo_count)
     low, high, shrinkage, residual, p_value = None, None, 0.0, None, None
     if bootstrap:
-        draws = bootstrap_priors(method, samples, options, bootstrap, rng)
+        draws = bootstrap_priors(method, samples, options, bootstrap, rng, pseudo_count)
         low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        high = np.maximum(high, 1 - ((1 - confidence) / 2) ** (1 / len(samples[2])))
         if shrink_to is not None:
             shrinkage = shrinkage_intensity(prior, shrink_to, draws)
             prior = (1 - shrinkage) * prior + shrinkage * shrink_to
@@ -113,7 +137,7 @@ def estimate(
         warn_unless_label_shift(test)
         residual, p_value = test.residual, test.p_value
     soft = options.get("soft", method == "em")
-    return PriorEstimate(
+    result = PriorEstimate(
         prior=prior,
         low=low,
         high=high,
@@ -124,7 +148,63 @@ def estimate(
         last_change=last_change,
         residual=residual,
         p_value=p_value,
+        pseudo_count=pseudo_count,
     )
+    return dataclasses.replace(result, verdict=verdict(result, method, samples))
+
+
+def verdict(result, method, samples):
+    """Returns what a PriorEstimate is worth, in plain words, a line for each point."""
+    _, labels, target_probs = samples
+    num_classes, num_target = len(result.prior), len(target_probs)
+    in_source = np.bincount(labels, minlength=num_classes)
+    lines = []
+    missing = np.flatnonzero(in_source == 0)
+    if missing.size:
+        share = "that of the pseudo-count alone" if result.pseudo_count else "0"
+        lines.append(
+            f"{missing.size} of {num_classes} classes have no source image, class {missing[0]} "
+            f"first: their share is {share}, which says nothing. Give labelled images of them."
+        )
+        warnings.warn(lines[0], stacklevel=3)
+    if result.low is None:
+        lines.append("How far the shares may be off isn't known: a bootstrap gives intervals.")
+    else:
+        known = (result.low > 0) & (result.high <= KNOWN_WITHIN * result.low) & (in_source > 0)
+        lines.append(
+            f"Good: the shares of {known.sum()} of {num_classes} classes, whose intervals' ends "
+            f"are no more than a factor of {KNOWN_WITHIN} apart."
+        )
+        if not known.all():
+            lines.append(
+                f"Not good: the other {num_classes - known.sum()}. {num_target:,} target images "
+                f"are {num_target / num_classes:.3g} a class, and the source has {in_source.min()} "
+                f"to {in_source.max()} a class: more of either narrow the intervals."
+            )
+    if method != "em" and result.condition_number > LARGEST_CONDITION:
+        lines.append(
+            f"The confusion matrix can hardly be inverted (condition number "
+            f'{result.condition_number:.3g}): "em" needs no inverse.'
+        )
+    if result.pseudo_count:
+        lines.append(
+            f"The shares hold {result.pseudo_count:g} unseen image of every class, so that none is "
+            f"0: {result.pseudo_count / (num_target + result.pseudo_count * num_classes):.2g} each."
+        )
+    if result.p_value is not None:
+        lines.append(
+            "It doesn't look like a label shift: classes seem to look different there, and the "
+            "shares may be wrong. Compare images of both places."
+            if result.p_value < SIGNIFICANCE
+            else "The label shift test finds nothing; that doesn't show that only the label "
+            "distribution differs."
+        )
+    elif result.low is not None:
+        lines.append(
+            f"Whether it is a label shift at all wasn't tested: that takes {FEWEST_TO_JUDGE} "
+            "source images of every class."
+        )
+    return "\n".join(lines)
 
 
 def check_options(method, options):
@@ -137,7 +217,8 @@ def check_options(method, options):
     check_choice(method, METHODS, "method")
     functions = {"bbse": bbse, "rlls": rlls, "em": fit_em}
     of_method = list(inspect.signature(functions[method]).parameters)[NUM_SAMPLES:]
-    known = of_method + list(inspect.signature(estimate).parameters)[1 + NUM_SAMPLES : -1]
+    own = list(inspect.signature(estimate).parameters)[1 + NUM_SAMPLES : -1]
+    known = list(dict.fromkeys(of_method + own))
     for name in options:
         if name not in known:
             raise ValueError(
@@ -161,28 +242,35 @@ def shrinkage_intensity(prior, shrink_to, draws):
     return float(variance / distance) if variance < distance else 1.0
 
 
-def _fit(method, samples, options):
+def _fit(method, samples, options, pseudo_count):
     """Returns the prior, and for EM the iterations and the last change."""
     if method == "em":
-        return fit_em(*samples, **options)
-    estimator = bbse if method == "bbse" else rlls
-    return estimator(*samples, **options), None, None
+        return fit_em(*samples, pseudo_count=pseudo_count, **options)
+    prior = {"bbse": bbse, "rlls": rlls}[method](*samples, **options)
+    return _mixed(prior, pseudo_count, len(samples[2])), None, None
 
 
-def bootstrap_priors(method, samples, options, resamples, rng):
+def bootstrap_priors(method, samples, options, resamples, rng, pseudo_count=0.0):
     """Returns the estimates of resampled samples, [resamples, classes]."""
     source_probs, labels, target_probs = samples
     draws = np.empty((resamples, source_probs.shape[1]))
     for draw in draws:
         source = resample_source(labels, source_probs.shape[1], rng)
         target = rng.integers(len(target_probs), size=len(target_probs))
-        draw[:] = _solve(
-            method, (source_probs[source], labels[source], target_probs[target]), options
-        )
+        resampled = source_probs[source], labels[source], target_probs[target]
+        draw[:] = _solve(method, resampled, options, pseudo_count)
     return draws
 
 
-def _solve(method, samples, options):
+def _solve(method, samples, options, pseudo_count):
     if method == "em":
-        return solve_em(*samples, **options).prior
-    return {"bbse": solve_bbse, "rlls": solve_rlls}[method](*samples, **options)
+        return solve_em(*samples, pseudo_count=pseudo_count, **options).prior
+    prior = {"bbse": solve_bbse, "rlls": solve_rlls}[method](*samples, **options)
+    return _mixed(prior, pseudo_count, len(samples[2]))
+
+
+def _mixed(prior, pseudo_count, num_samples):
+    """Returns the prior of that many samples and `pseudo_count` more of every class."""
+    if pseudo_count == 0:
+        return prior
+    return (num_samples * prior + pseudo_count) / (num_samples + pseudo_count * len(prior))

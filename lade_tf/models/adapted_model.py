@@ -213,7 +213,8 @@ class AdaptedModel(MultiWorkerModel):
             method: "em", "bbse" or "rlls".
             batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
-                no intervals, and no test of whether it is a label shift at all.
+                no intervals, and no test of whether it is a label shift at all. `pseudo_count` is
+                1 unless given, so that no class is left at 0.
 
         Returns:
             The `lade_tf.label_shift.PriorEstimate` whose prior is now the stored one.

@@ -67,6 +67,8 @@ def test_the_written_prior_is_that_of_the_estimator(
     np.testing.assert_allclose(loaded.target_prior, expected.prior, rtol=1e-6, atol=1e-30)
     assert np.all(np.array(written["low"]) <= np.array(written["high"]))
     assert (tmp_path / "prior.png").stat().st_size > 5000
+    assert min(written["prior"]) > 1e-4 and written["verdict"] in output
+    assert written["pseudo_count"] == 1 and len(written["prior"]) == 10
     run("evaluate.py", f"--run={lade_run}", "--target_prior=prior.json", cwd=tmp_path)
 
 
@@ -83,9 +85,12 @@ def test_adapt_to_sees_probabilities_at_the_uniform_prior(samples):
     )
     for method in ("em", "rlls"):
         expected = getattr(label_shift, method)(source_probs, labels, target_probs)
-        estimate = model.adapt_to(target, source, labels, method=method, batch_size=7)
+        estimate = model.adapt_to(
+            target, source, labels, method=method, batch_size=7, pseudo_count=0
+        )
         np.testing.assert_allclose(estimate.prior, expected, atol=1e-4)
         np.testing.assert_allclose(model.target_prior, expected, atol=1e-4)
+        assert model.adapt_to(target, source, labels, method=method).prior.min() > 1e-4
     before = model.target_prior
     with pytest.raises(ValueError, match="target_probs must hold at least one sample"):
         model.adapt_to(target[:0], source, labels)
@@ -100,7 +105,6 @@ BAD_FLAGS = {
     "SavedModel": ({"run": "lade/saved_model"}, "it is a SavedModel: give --model="),
     "shrink": ({"shrink": "true", "bootstrap": "0"}, "--shrink needs --bootstrap"),
     "plot": ({"plot": "prior.svg"}, "must end in .png or .pdf"),
-    "pseudo_count": ({"pseudo_count": "1", "method": "rlls"}, "means nothing with --method=rlls"),
 }
 
 

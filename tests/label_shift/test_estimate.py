@@ -8,6 +8,7 @@ import pytest
 from shifted_gaussians import bayes_posteriors, gaussian_sample, l1, long_tail, shifted_samples
 
 from lade_tf import label_shift
+from lade_tf.label_shift import diagnostics
 from lade_tf.label_shift.diagnostics import nearest_mixture
 from lade_tf.label_shift.estimate import METHODS, bootstrap_priors, shrinkage_intensity
 from lade_tf.label_shift.resampling import draw_rows, resample_source
@@ -42,12 +43,12 @@ def test_rows_are_drawn_from_their_classes():
 @pytest.mark.parametrize("method", METHODS)
 def test_estimate_is_the_plain_one_with_its_interval(method):
     samples = samples_of()
-    result = label_shift.estimate(method, *samples, bootstrap=30)
+    result = label_shift.estimate(method, *samples, bootstrap=30, pseudo_count=0)
     np.testing.assert_array_equal(result.prior, getattr(label_shift, method)(*samples))
     assert (result.low < result.prior).all() and (result.prior < result.high).all()
     assert (result.low >= 0).all() and (result.high <= 1).all()
     assert result.shrinkage == 0 and 0 < result.p_value <= 1
-    again = label_shift.estimate(method, *samples, bootstrap=30)
+    again = label_shift.estimate(method, *samples, bootstrap=30, pseudo_count=0)
     np.testing.assert_array_equal(again.low, result.low)
     assert again.p_value == result.p_value
     other = label_shift.estimate(method, *samples, bootstrap=30, seed=1)
@@ -72,8 +73,75 @@ def test_intervals_are_quantiles_of_the_bootstrap():
     samples = samples_of()
     draws = bootstrap_priors("bbse", samples, {}, 40, np.random.default_rng(5))
     assert draws.shape == (40, 3)
-    result = label_shift.estimate("bbse", *samples, bootstrap=40, seed=5, confidence=0.8)
+    result = label_shift.estimate(
+        "bbse", *samples, bootstrap=40, seed=5, confidence=0.8, pseudo_count=0
+    )
     np.testing.assert_allclose([result.low, result.high], np.quantile(draws, [0.1, 0.9], axis=0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_class_is_left_at_zero_unless_asked_for(method):
+    source_probs, labels, target_probs = samples_of(size=60)
+    samples = source_probs, labels, target_probs[target_probs.argmax(axis=1) == 2][:12]
+    plain = label_shift.estimate(method, *samples, bootstrap=0, pseudo_count=0).prior
+    assert plain.min() < 1e-6
+    result = label_shift.estimate(method, *samples, bootstrap=0)
+    assert result.prior.min() > 0.02 and result.pseudo_count == 1
+    if method == "em":
+        expected = label_shift.em(*samples, pseudo_count=1)
+    else:
+        expected = (12 * plain + 1) / (12 + 3)
+    np.testing.assert_allclose(result.prior, expected, rtol=1e-12)
+    assert result.prior.sum() == pytest.approx(1) and "1 unseen image" in result.verdict
+    more = label_shift.estimate(method, *samples, bootstrap=0, pseudo_count=3).prior
+    assert more.min() > result.prior.min()
+
+
+@pytest.mark.filterwarnings("ignore:the target doesn't look")
+@pytest.mark.parametrize(("size", "confidence"), [(20, 0.95), (300, 0.8)])
+def test_an_interval_never_excludes_what_the_sample_may_have_missed(size, confidence):
+    source_probs, labels, _ = samples_of()
+    target = np.tile([1 - 2e-9, 1e-9, 1e-9], (size, 1))
+    samples, options = (source_probs, labels, target), {"bootstrap": 5, "pseudo_count": 0}
+    result = label_shift.estimate("em", *samples, confidence=confidence, **options)
+    # So often, (1 − high)^n, none of n images is of a class of that share.
+    assert result.high[1] == pytest.approx(1 - ((1 - confidence) / 2) ** (1 / size))
+    assert result.low[1] < 1e-6 and result.high[0] == pytest.approx(1)
+
+
+def test_the_target_is_redrawn_at_its_own_size():
+    source_probs, labels, target_probs = samples_of(size=600)
+    few = target_probs[:50]
+    samples = source_probs, labels, few
+    draws = bootstrap_priors("bbse", samples, {"soft": True}, 200, np.random.default_rng(0))
+    matrix = label_shift.confusion_matrix(source_probs, labels, soft=True)
+    expected = np.sqrt(
+        np.diag(np.linalg.inv(matrix) @ np.cov(few.T) @ np.linalg.inv(matrix).T) / 50
+    )
+    assert 0.85 < np.median(draws.std(axis=0) / expected) < 1.3
+
+
+def test_the_condition_number_is_that_of_the_matrix_that_was_used():
+    samples = samples_of()
+    hard, soft = (label_shift.condition_number(*samples[:2], soft=soft) for soft in (False, True))
+    assert hard != soft
+    for method, options, expected in (
+        ("em", {}, soft),
+        ("bbse", {}, hard),
+        ("rlls", {"soft": True}, soft),
+    ):
+        result = label_shift.estimate(method, *samples, bootstrap=0, **options)
+        assert result.condition_number == expected
+
+
+@pytest.mark.filterwarnings("ignore:the target doesn't look")
+def test_the_verdict_says_what_is_good_and_what_is_not():
+    many = label_shift.estimate("em", *samples_of(size=2000), bootstrap=20).verdict
+    assert "Good: the shares of 3 of 3 classes" in many and "Not good" not in many
+    few = label_shift.estimate("em", *samples_of(size=30), bootstrap=20).verdict
+    assert "Not good" in few and "30 target images" in few
+    none = label_shift.estimate("em", *samples_of(size=30), bootstrap=0).verdict
+    assert "bootstrap gives intervals" in none
 
 
 def test_both_samples_are_redrawn():
@@ -94,14 +162,16 @@ def test_both_samples_are_redrawn():
 def test_no_bootstrap_leaves_out_what_needs_it():
     result = label_shift.estimate("em", *samples_of(), bootstrap=0)
     assert result.low is result.high is result.p_value is result.residual is None
-    fit = label_shift.fit_em(*samples_of())
+    fit = label_shift.fit_em(*samples_of(), pseudo_count=1)
     assert (result.iterations, result.last_change) == fit[1:]
     assert label_shift.estimate("bbse", *samples_of(), bootstrap=0).iterations is None
 
 
 def test_options_reach_the_estimator_and_the_bootstrap():
     samples = samples_of()
-    result = label_shift.estimate("rlls", *samples, bootstrap=20, regularization=100, soft=True)
+    result = label_shift.estimate(
+        "rlls", *samples, bootstrap=20, regularization=100, soft=True, pseudo_count=0
+    )
     source_prior = np.bincount(samples[1]) / len(samples[1])
     np.testing.assert_allclose(result.prior, source_prior)
     np.testing.assert_allclose(result.low, source_prior)
@@ -143,7 +213,9 @@ def test_shrinking_helps_where_there_is_no_shift():
     errors = []
     for seed in range(10):
         samples = samples_of(size=50, seed=seed, target=SOURCE)
-        result = label_shift.estimate("bbse", *samples, bootstrap=30, shrink_to=SOURCE)
+        result = label_shift.estimate(
+            "bbse", *samples, bootstrap=30, shrink_to=SOURCE, pseudo_count=0
+        )
         errors.append([l1(result.prior, SOURCE), l1(label_shift.bbse(*samples), SOURCE)])
     shrunk, plain = np.mean(errors, axis=0)
     assert shrunk < 0.6 * plain
@@ -219,6 +291,40 @@ def test_p_values_are_spread_under_label_shift():
     assert 0.3 < np.mean(p_values) < 0.7 and np.mean(np.array(p_values) < 0.1) < 0.3
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_too_few_samples_of_a_class_are_not_judged(kept):
+    source_probs, labels, target_probs = samples_of()
+    rows = np.r_[np.flatnonzero(labels < 2), np.flatnonzero(labels == 2)[:kept]]
+    samples = source_probs[rows], labels[rows], target_probs
+    with pytest.warns(UserWarning, match="wasn't tested: .* at least 3 source samples"):
+        result = label_shift.label_shift_test(*samples)
+    assert result.p_value is None and result.residual > 0
+    with pytest.warns(UserWarning, match="wasn't tested"):
+        estimate = label_shift.estimate("rlls", *samples, bootstrap=2)
+    assert estimate.p_value is None and "wasn't tested" in estimate.verdict
+
+
+def test_redrawn_samples_have_the_variance_of_their_class():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(2000), 3)
+    values = rng.normal(5, 2, (6000, 1))
+    stretched = diagnostics._unshrunk(values, labels, 2000)
+    means = values.reshape(2000, 3).mean(axis=1)
+    within = stretched[:, 0] - means[labels]
+    np.testing.assert_allclose(np.bincount(labels, within), 0, atol=1e-12)
+    assert np.mean(within**2) == pytest.approx(4, rel=0.05)  # 4 · 2/3 before
+    one = diagnostics._unshrunk(np.ones([1, 2]), np.array([0]), 1)
+    np.testing.assert_array_equal(one, np.ones([1, 2]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_class", [3, 5])
+def test_few_source_samples_reject_no_label_shift_too_often(per_class):
+    import shift_test
+
+    assert shift_test.rejected(per_class, 0.0, draws=200, resamples=20, seed=0) <= 0.1
+
+
 def test_a_missing_class_can_be_estimated_by_rlls():
     source_probs, labels, target_probs = samples_of()
     kept = labels < 2
@@ -226,7 +332,11 @@ def test_a_missing_class_can_be_estimated_by_rlls():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = label_shift.estimate("rlls", *samples, bootstrap=20)
-    assert result.prior[2] == result.high[2] == 0 and result.condition_number == np.inf
+    assert result.prior[2] == 1 / (300 + 3) and result.condition_number == np.inf
+    assert "no source image" in result.verdict and "class 2" in result.verdict
+    with pytest.warns(UserWarning, match="1 of 3 classes have no source image"):
+        plain = label_shift.estimate("rlls", *samples, bootstrap=0, pseudo_count=0)
+    assert plain.prior[2] == 0 and "their share is 0" in plain.verdict
 
 
 @pytest.mark.parametrize(
@@ -236,6 +346,7 @@ def test_a_missing_class_can_be_estimated_by_rlls():
         ({"bootstrap": -1}, "bootstrap must be an integer >= 0"),
         ({"seed": 0.5}, "seed must be an integer >= 0"),
         ({"confidence": 95}, r"confidence must be a number in \(0, 1\); got 95"),
+        ({"pseudo_count": -1}, "pseudo_count must be a finite number >= 0"),
         ({"shrink_to": [0.5, 0.5]}, "shrink_to must have 3 entries"),
         ({"shrink_to": SOURCE, "bootstrap": 0}, "bootstrap must be at least 2 to shrink; got 0"),
         ({"target_probs": np.zeros((0, 3))}, "target_probs must hold at least one sample"),
