@@ -267,6 +267,13 @@ def num_epochs(config):
     return config["stage2_epochs"] if method.second_stage else config["epochs"]
 
 
+def callbacks(config):
+    """Returns the Keras callbacks that the method itself needs."""
+    if config["loss"] == "causal_norm" and trainees.follows_learning_rate(config):
+        return [layers.CausalNormMomentum()]
+    return []
+
+
 def train_batches(config, data, initial_epoch):
     """Streams the training batches of a configuration from an epoch on."""
     method = METHODS[config["loss"]]

@@ -175,6 +175,7 @@ def fit(config, data, run, model, strategy, progress, epochs):
         run if is_chief else None, steps, config["batch_size"], probe, progress, FLAGS.keep_every
     )
     callbacks = [
+        *methods.callbacks(config),
         StopOnNaN(run, steps, progress),
         checkpoint,
         StopOnSignal(checkpoint, inside_epochs=not strategies.is_multi_worker(strategy)),

@@ -16,6 +16,7 @@ import runs
 import lade_tf
 from lade_tf import backbones, layers, losses, models
 from lade_tf.data import class_probabilities
+from lade_tf.data.folder import LARGEST_IN_MEMORY
 from lade_tf.models import decoupled
 
 BACKBONES = {
@@ -168,11 +169,17 @@ def bbn(config, data):
 
 def causal_norm(config, data):
     """A normalised classifier that leaves out the common direction at inference."""
+    momentum = None if follows_learning_rate(config) else 0.9
     classifier = layers.CausalNormClassifier(
-        data.num_classes, effect=config["effect"], name="logits"
+        data.num_classes, effect=config["effect"], momentum=momentum, name="logits"
     )
     network = build_network(config, data, classifier)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
+
+
+def follows_learning_rate(config):
+    """Whether Causal Norm's μ does so: as released, on all data sets but those of small images."""
+    return (config.get("image_size") or 0) > LARGEST_IN_MEMORY
 
 
 def oltr(config, data):

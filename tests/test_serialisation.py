@@ -50,7 +50,7 @@ OTHER_MODELS = {
     "OLTR": lambda: lade_tf.models.OLTR(make_embedding(), COUNTS, 0.02, margin=5.0),
 }
 LAYERS = {
-    "CausalNormClassifier": lambda: lade_tf.layers.CausalNormClassifier(3, effect=1.0),
+    "CausalNormClassifier": lambda: lade_tf.layers.CausalNormClassifier(3, momentum=None),
     "ClassScale": lambda: lade_tf.layers.ClassScale(name="mine"),
     "CosineClassifier": lambda: lade_tf.layers.CosineClassifier(3, scale=10),
     "CosineNormClassifier": lambda: lade_tf.layers.CosineNormClassifier(3, scale=10),

@@ -1,7 +1,7 @@
 """Keras layers: the target prior at inference, what the backbones are made of, classifiers."""
 
 from lade_tf.layers.batch_normalization import BatchNormalization
-from lade_tf.layers.causal_norm import CausalNormClassifier
+from lade_tf.layers.causal_norm import CausalNormClassifier, CausalNormMomentum
 from lade_tf.layers.class_scale import ClassScale
 from lade_tf.layers.cosine_classifier import CosineClassifier
 from lade_tf.layers.cosine_norm_classifier import CosineNormClassifier
@@ -14,6 +14,7 @@ from lade_tf.layers.prior_adapt import PriorAdaptLayer
 __all__ = [
     "BatchNormalization",
     "CausalNormClassifier",
+    "CausalNormMomentum",
     "ClassScale",
     "CosineClassifier",
     "CosineNormClassifier",

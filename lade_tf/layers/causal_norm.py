@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from lade_tf.checks import check_integer, check_number
 
+INITIAL_MOMENTUM = 0.9
+
 
 @keras.saving.register_keras_serializable("lade_tf")
 class CausalNormClassifier(keras.layers.Layer):
@@ -31,7 +33,8 @@ class CausalNormClassifier(keras.layers.Layer):
         scale: τ > 0.
         gamma: γ ≥ 0, added to the norms of the weights.
         effect: α ≥ 0, how much of the common direction is removed; 0 is the training logits.
-        momentum: μ in [0, 1].
+        momentum: μ in [0, 1]. None makes it a weight, 0.9 at first, that `CausalNormMomentum` lets
+            follow the learning rate, as the released code does on all data sets but CIFAR.
 
     Raises:
         ValueError: for arguments outside these ranges, and when it is built on features that
@@ -48,7 +51,9 @@ class CausalNormClassifier(keras.layers.Layer):
         self.scale = check_number(scale, "scale", above=0)
         self.gamma = check_number(gamma, "gamma", minimum=0)
         self.effect = check_number(effect, "effect", minimum=0)
-        self.momentum = check_number(momentum, "momentum", minimum=0, maximum=1)
+        if momentum is not None:
+            momentum = check_number(momentum, "momentum", minimum=0, maximum=1)
+        self.momentum = momentum
 
     def build(self, input_shape):
         if len(input_shape) != 2 or input_shape[1] is None:
@@ -74,7 +79,21 @@ class CausalNormClassifier(keras.layers.Layer):
             trainable=False,
             aggregation="mean",
         )
+        if self.momentum is None:
+            self.current_momentum = self.add_weight(
+                name="momentum",
+                shape=(),
+                initializer=keras.initializers.Constant(INITIAL_MOMENTUM),
+                trainable=False,
+                aggregation="mean",
+            )
         self.built = True
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        if self.momentum is None and len(names) == 2:  # from before, or of a fixed momentum
+            store = {**{name: store[name] for name in names}, "2": INITIAL_MOMENTUM}
+        super().load_own_variables(store)
 
     def call(self, features, training=False):
         """Returns [batch, units] float32 logits of [batch, d] features."""
@@ -83,7 +102,8 @@ class CausalNormClassifier(keras.layers.Layer):
             size = tf.cast(tf.shape(features)[0], features.dtype)
             batch_mean = tf.math.divide_no_nan(tf.reduce_sum(features, axis=0), size)
             # A replica without examples leaves it as it is.
-            momentum = tf.where(size > 0, self.momentum, 1.0)
+            momentum = self.current_momentum if self.momentum is None else self.momentum
+            momentum = tf.where(size > 0, momentum, 1.0)
             self.feature_mean.assign(momentum * self.feature_mean + batch_mean)
         else:
             common = _unit(self._heads(self.feature_mean))
@@ -108,6 +128,45 @@ class CausalNormClassifier(keras.layers.Layer):
     def _heads(self, vectors):
         """Returns [any, K, d / K] for [any, d], and [1, K, d / K] for [d]."""
         return tf.reshape(vectors, [-1, self.num_heads, vectors.shape[-1] // self.num_heads])
+
+
+class CausalNormMomentum(keras.callbacks.Callback):
+    """Sets μ of every `CausalNormClassifier(momentum=None)` to 1 − 0.1·min(50·learning rate, 1).
+
+    That is the released code's, of Tang et al., on all data sets but CIFAR: 0.9 while the learning
+    rate is 0.02 or more, towards 1 as it falls, so that features of early epochs stay in the mean.
+
+    >>> model.fit(images, labels, callbacks=[lade_tf.layers.CausalNormMomentum()])
+
+    Raises:
+        ValueError: when training starts, for a model without such a layer.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._layers = [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, CausalNormClassifier) and layer.momentum is None
+        ]
+        if not self._layers:
+            raise ValueError(
+                "CausalNormMomentum needs a CausalNormClassifier(momentum=None) in the model"
+            )
+        self._momentum = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._follow()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._follow()
+
+    def _follow(self):
+        learning_rate = float(self.model.optimizer.learning_rate)
+        momentum = 1 - 0.1 * min(50 * learning_rate, 1)
+        if momentum != self._momentum:
+            self._momentum = momentum
+            for layer in self._layers:
+                layer.current_momentum.assign(momentum)
 
 
 def _joined(heads):

@@ -100,6 +100,39 @@ def test_the_feature_mean_follows_training_only():
     assert [weight.name for weight in layer.trainable_weights] == ["kernel"]
 
 
+def test_the_callback_lets_the_momentum_follow_the_learning_rate():
+    layer = make_layer(momentum=None)
+    model = keras.Sequential([keras.Input((SIZE,)), layer])
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.2, 0.01, 1e-4])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(lade_tf.optimizers.SGD(schedule), loss)
+    features, labels = make_features(6), np.array([0, 1, 2, 0, 1, 2])
+    follow = lade_tf.layers.CausalNormMomentum()
+    model.fit(features, labels, batch_size=2, shuffle=False, callbacks=[follow], verbose=0)
+    expected = np.zeros(SIZE)
+    for momentum, batch in zip((0.9, 0.95, 0.9995), np.split(features, 3), strict=True):
+        expected = momentum * expected + batch.mean(axis=0)
+    np.testing.assert_allclose(layer.feature_mean, expected, rtol=1e-5)
+    assert float(layer.current_momentum) == pytest.approx(0.9995)
+
+
+def test_a_callback_without_its_layer_is_refused():
+    model = make_model()
+    with pytest.raises(ValueError, match=r"needs a CausalNormClassifier\(momentum=None\)"):
+        model.fit(*make_data(8), callbacks=[lade_tf.layers.CausalNormMomentum()], verbose=0)
+
+
+def test_weights_without_a_momentum_are_read(tmp_path):
+    before, after = make_model(), make_model(momentum=None)
+    before.network.layers[-1].feature_mean.assign(np.ones(SIZE))
+    before.save_weights(tmp_path / "before.weights.h5")
+    after.load_weights(tmp_path / "before.weights.h5")
+    layer = after.network.layers[-1]
+    np.testing.assert_array_equal(layer.feature_mean, np.ones(SIZE))
+    np.testing.assert_array_equal(layer.kernel, before.network.layers[-1].kernel)
+    assert float(layer.current_momentum) == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_gradient_is_that_of_the_formula(training):
     features, mean = make_features(2), make_features(1, seed=1)[0]
