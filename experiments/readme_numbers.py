@@ -75,6 +75,28 @@ def gaussian_toy():
     return "\n".join(rows)
 
 
+def standard_error():
+    """How often ± 1.96 standard errors hold the true accuracy (experiments/standard_error.py)."""
+    results = runs.read_json(RESULTS / "standard_error.json")["coverage"]
+    kinds = list(next(iter(results.values())))
+    rows = [f"| classes × images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    for size, shares in results.items():
+        cells = " | ".join(_percent(share) for share in shares.values())
+        rows.append(f"| {size.replace('x', ' × ')} | {cells} |")
+    return "\n".join(rows)
+
+
+def shift_test():
+    """How often the label shift test rejects, in % (experiments/shift_test.py)."""
+    results = runs.read_json(RESULTS / "shift_test.json")["rejected"]
+    kinds = list(next(iter(results.values())))
+    rows = [f"| images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    for per_class, shares in results.items():
+        cells = ["declines" if share is None else _percent(share) for share in shares.values()]
+        rows.append(f"| {per_class} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def full_recipe():
     """Table 2's rows that have run, published figures beside ours."""
     return _tables([paper_tables.build("2", paper_tables.Results(RESULTS))])
@@ -208,7 +230,7 @@ def speed():
 PAGES = {
     ROOT / "README.md": (full_recipe, method_table),
     RESULTS / "README.md": (
-        *(results, answer, shifted, unknown_prior, temperature),
+        *(results, answer, shifted, unknown_prior, shift_test, temperature, standard_error),
         *(method_costs, gaussian_toy, benchmarks, speed),
     ),
 }
