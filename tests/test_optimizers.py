@@ -380,3 +380,19 @@ def test_learning_rate_factors_scale_the_steps_of_the_variables_they_find(l2):
 def test_bad_learning_rate_factors_are_refused(factors):
     with pytest.raises(ValueError, match="learning_rate_factors"):
         SGD(learning_rate_factors=factors)
+
+
+def test_a_constraint_of_a_variable_holds_after_every_step():
+    variable = keras.Variable([1.0, -1.0], name="w")
+    variable.constraint = keras.constraints.NonNeg()
+    stepped = keras.Variable([1.0, -1.0], name="w")
+    stepped.constraint = keras.constraints.NonNeg()
+    gradient = tf.constant([20.0, -1.0])
+    optimizer = SGD(0.1, momentum=0.0)
+    optimizer.apply([gradient], [variable])
+    np.testing.assert_allclose(variable.numpy(), [0.0, 0.0])
+    optimizer = SGD(0.1, momentum=0.0)
+    optimizer.build([stepped])
+    own = [own.value for own in optimizer.variables]
+    weights, _ = optimizer.stateless_apply(own, [gradient], [stepped.value])
+    np.testing.assert_allclose(weights[0].numpy(), [0.0, 0.0])

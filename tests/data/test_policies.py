@@ -320,3 +320,10 @@ def test_bad_arguments_are_refused():
         randaugment(images, SEED, FILL, magnitude=10.5)
     with pytest.raises(ValueError, match="pixel_max must be a finite number > 0; got 0"):
         autoaugment_cutout(images, SEED, FILL, pixel_max=0)
+
+
+def test_solarising_inverts_the_threshold_itself():
+    """256·(1 − strength) is inverted, what is darker by 1 isn't."""
+    levels = tf.reshape(tf.constant([127.0, 128.0, 129.0]), [1, 1, 3, 1])
+    solarized = PIXEL_OPS["solarize"](levels, tf.constant([0.5])).numpy()
+    assert solarized.ravel().tolist() == [127, 127, 126]

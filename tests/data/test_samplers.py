@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from lade_tf.data import ImageData, Split
+from lade_tf.data import ImageData, Split, samplers
 from lade_tf.data.augmentation import random_crop_flip
 from lade_tf.data.samplers import SAMPLERS, class_probabilities, epoch_seed
 
@@ -204,3 +204,12 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_an_unknown_sampler_is_refused_by_the_data():
     with pytest.raises(ValueError, match="sampler must be one of .*; got 'random'"):
         make_data().train_batches(16, 1, 0, sampler="random")
+
+
+def test_a_number_on_the_edge_of_two_classes_is_the_second(monkeypatch):
+    """So is 0 the first class: each has the numbers from its lower edge to below its upper one."""
+    edges = tf.constant([[0.0, 0.25, 0.5, 0.75], [0.0] * 4], tf.float64)
+    monkeypatch.setattr(samplers.philox, "uniform", lambda *_: edges)
+    labels = np.array([0, 1, 2, 3])
+    draw = samplers.epoch_sampler("class_balanced", labels, [1] * 4, epochs=1, size=4)
+    assert draw(tf.constant(0, tf.int64), None).numpy().tolist() == [0, 1, 2, 3]
