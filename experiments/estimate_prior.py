@@ -29,6 +29,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run", None, "Run folder of experiments/train.py.")
 flags.DEFINE_string("model", None, "SavedModel folder or .keras file, instead of --run.")
+flags.DEFINE_integer("max_pixel", None, "With --model: as it was trained with.", 1, 65_535)
 flags.DEFINE_string("source", None, "Labelled images, unseen in training.", required=True)
 flags.DEFINE_string("target", None, "Unlabelled images.", required=True)
 flags.DEFINE_enum("method", "em", ["em", "bbse", "rlls"], "Estimator (lade_tf.label_shift).")
@@ -53,6 +54,8 @@ def check_flags():
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
     if FLAGS.plot and importlib.util.find_spec("matplotlib") is None:
         raise ValueError('--plot needs matplotlib: pip install "lade-tf[plots]"')
+    if FLAGS.max_pixel is not None and FLAGS.run is not None:
+        raise ValueError("--max_pixel is for --model: a run knows its own")
     if FLAGS.shrink and FLAGS.bootstrap < 2:
         raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
 
@@ -60,7 +63,7 @@ def check_flags():
 def image_format(model):
     """Returns the `image_files.Format` of what the model takes."""
     if FLAGS.run is None:
-        return image_files.Format(model.image_shape)
+        return image_files.Format(model.image_shape, max_pixel=FLAGS.max_pixel)
     return image_files.Format.of_run(runs.RunFolder(FLAGS.run), model.image_shape)
 
 

@@ -38,6 +38,9 @@ flags.DEFINE_integer(
     "data_seed", None, "With --model: the data seed it was trained with, default 0."
 )
 flags.DEFINE_string("data_dir", None, "With --model: prepared tensorflow-datasets folder.")
+flags.DEFINE_integer("max_pixel", None, "With --model: as it was trained with.", 1, 65_535)
+flags.DEFINE_string("image_root", None, "With --model: as of train.py.")
+flags.DEFINE_bool("allow_duplicates", None, "With --model: as of train.py.")
 flags.DEFINE_list(
     "target_prior",
     None,
@@ -53,7 +56,7 @@ flags.DEFINE_string("output", None, "JSON file to write the metrics to as well; 
 def load():
     """Returns the `SavedLogits`, or a run's `SavedPredictions`, of what the flags name."""
     if FLAGS.run is not None and FLAGS.model is None:
-        names = ("dataset", "data_seed", "data_dir")
+        names = ("dataset", "data_seed", "data_dir", *recipes.OWN_IMAGES)
         if given := [f"--{name}" for name in names if FLAGS[name].value is not None]:
             raise ValueError(f"{' and '.join(given)} is for --model: a run knows its data set")
         evaluation.check_run(FLAGS.run, " --dataset=NAME")
@@ -65,7 +68,11 @@ def load():
     if FLAGS.dataset in recipes.LARGE:
         size = model.image_shape[0]
     data = lade_tf.data.load(
-        FLAGS.dataset, data_seed=seed, data_dir=FLAGS.data_dir, image_size=size
+        FLAGS.dataset,
+        data_seed=seed,
+        data_dir=FLAGS.data_dir,
+        image_size=size,
+        **{name: FLAGS[name].value for name in recipes.OWN_IMAGES},
     )
     check_fits(model, data)
     return runs.SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)

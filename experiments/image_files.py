@@ -10,7 +10,7 @@ import runs
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.data import exif, folder, small_images
+from lade_tf.data import exif, folder, image_decoding, small_images
 
 BATCH_SIZE = 256
 DIGITS = "digits_lt"  # The one set whose white isn't 255.
@@ -24,17 +24,20 @@ class Format:
         image_shape: (height, width, channels).
         dataset: what it was trained on, None where that isn't known.
         from_files: whether these were image files, which are resized as its test images were.
+        max_pixel: the value of white in PNGs of 16 bits, None for 65,535.
     """
 
     image_shape: tuple
     dataset: str | None = None
     from_files: bool = False
+    max_pixel: int | None = None
 
     @classmethod
     def of_run(cls, run, image_shape):
         """Returns that of the model of a `runs.RunFolder`."""
-        dataset = runs.read_json(run.file("config.json"))["dataset"]
-        return cls(image_shape, dataset, dataset in recipes.LARGE)
+        config = runs.read_json(run.file("config.json"))
+        dataset = config["dataset"]
+        return cls(image_shape, dataset, dataset in recipes.LARGE, config.get("max_pixel"))
 
 
 def read_images(path, form, flag):
@@ -101,7 +104,7 @@ def _batches(files, form, name):
         )
     if form.from_files:
         return (images for images, _ in _test_set(files, form).test_batches(BATCH_SIZE))
-    images = _decode(files, form.image_shape)
+    images = _decode(files, form)
     _check_pixels(images, form, name)
     return [images]
 
@@ -123,22 +126,23 @@ def _test_set(files, form):
         mean=folder.MEAN,
         std=folder.STD,
         size=size,
+        max_pixel=form.max_pixel,
     )
     small = form.dataset == "folder" and size <= folder.LARGEST_IN_MEMORY
     return small_images.in_memory(data) if small else data
 
 
-def _decode(files, image_shape):
+def _decode(files, form):
+    image_shape = form.image_shape
     images = np.empty((len(files), *image_shape), np.uint8)
     for image, file in zip(images, files, strict=True):
         try:
-            pixels = tf.io.decode_image(
-                pathlib.Path(file).read_bytes(),
-                channels=image_shape[-1],
-                expand_animations=False,
+            pixels = image_decoding.decode_channels(
+                pathlib.Path(file).read_bytes(), image_shape[-1], form.max_pixel
             )
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"{file} can't be read as an image: {error.message}") from error
+            reason = image_decoding.bad_image_reason(file, form.max_pixel)
+            raise ValueError(f"{file} can't be read as an image: {reason}") from error
         if pixels.shape != image_shape:
             raise ValueError(
                 f"{file} must have the shape {tuple(image_shape)} that the model takes; "

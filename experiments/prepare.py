@@ -6,6 +6,10 @@ Every list is verified: its form, its number of images and classes, images named
 two lists, missing files, classes without a test image. `--decode` decodes every image too, which is
 the default for a folder of few. Nothing is ever downloaded.
 
+Of a folder, images that are there twice are found by content, whatever their names: a table and the
+first pairs are shown, all of them stand in PATH/duplicates.json. Of PNGs of 16 bits it says how
+much of their range they use.
+
 Where tensorflow-datasets has prepared a set, `--unpack` writes its images, byte for byte, as the
 files that the lists name, which then lie in PATH beside them:
 
@@ -17,16 +21,28 @@ same order, and with the lists that is all it needs.
 """
 
 import os
+import pathlib
 
 import binary
 import evaluation
 import numpy as np
+import prepared
 import recipes
 import tfds_images
 from absl import flags
 
 import lade_tf
-from lade_tf.data import exif, folder, image_lists, imagenet, inaturalist, places, records
+from lade_tf.data import (
+    duplicates,
+    exif,
+    folder,
+    image_decoding,
+    image_lists,
+    imagenet,
+    inaturalist,
+    places,
+    records,
+)
 from lade_tf.metrics.accuracy import shot_groups
 
 FLAGS = flags.FLAGS
@@ -39,6 +55,7 @@ flags.DEFINE_bool(
     "Decode every image and list those that can't be; by default of a folder of few images.",
 )
 flags.DEFINE_string("unpack", None, "Prepared tensorflow-datasets folder to take images from.")
+flags.DEFINE_string("image_root", None, "Folder below which CSVs may name images elsewhere.")
 flags.DEFINE_bool("tfrecords", False, "Pack the images into TFRecords in --data_dir.")
 
 READERS = {
@@ -115,18 +132,24 @@ def check_files(dataset, data_dir):
     Returns whether every image was decoded.
     """
     reader = READERS[dataset]
-    class_names, splits = reader.read(data_dir)
+    root = {"image_root": FLAGS.image_root} if dataset == "folder" else {}
+    class_names, splits = reader.read(data_dir, **root)
     if FLAGS.unpack:
         print(f"{tfds_images.unpack(dataset, splits, FLAGS.unpack):,} images written")
     print(table({split: images.labels for split, images in splits.items()}, len(class_names)))
     if dataset == "folder":
+        deep = image_decoding.highest_of_16_bits([f for s in splits.values() for f in s.files])
+        if deep:
+            print(sixteen_bits(max(deep.values()), len(deep)))
         rotated = sum((exif.orientations(images.files) > 1).sum() for images in splits.values())
         print(f"{rotated:,} images are turned upright as their EXIF orientation says")
         passed_over = folder.ignored(data_dir)
         if passed_over and os.path.isdir(splits["train"].source):
-            few = ", ".join(passed_over[: image_lists.SHOWN])
+            few = ", ".join(map(image_lists.printable, passed_over[: image_lists.SHOWN]))
             print(f"{len(passed_over):,} files have other endings than images: {few}")
-    problems = image_lists.find_problems(splits, len(class_names))
+    # Of a folder, what is there twice is found by content, and is no reason to stop.
+    allow = True if dataset == "folder" else None
+    problems = image_lists.find_problems(splits, len(class_names), allow)
     try:
         tested = splits.get("test", splits.get("val"))
         evaluation.check_tested(dataset, class_names, tested.labels)
@@ -139,11 +162,40 @@ def check_files(dataset, data_dir):
     problems = wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
-    if dataset == "folder" and (advice := small_batch(len(splits["train"].paths))):
-        print(advice)
+    if dataset == "folder":
+        tell_duplicates(splits)
+        if advice := small_batch(len(splits["train"].paths)):
+            print(advice)
     if FLAGS.tfrecords:
         pack(data_dir, splits)
     return decode
+
+
+def sixteen_bits(highest, images):
+    """Returns what there is to say of images of 16 bits: how many, and what of it they use."""
+    deepest = image_decoding.DEEPEST
+    text = (
+        f"{images:,} images have 16 bits a channel; their highest value is {highest:,}, "
+        f"{highest / deepest:.1%} of the range"
+    )
+    white = max(255, 2 ** int(highest).bit_length() - 1)
+    return text + (f": train.py --max_pixel={white} makes that white" if white < deepest else "")
+
+
+def tell_duplicates(splits):
+    """Says which images are there twice, and writes it down for train.py."""
+    groups = duplicates.find(splits)
+    if groups:
+        print("\n".join([*duplicates.table(duplicates.counts(groups)), *prepared.pairs(groups)]))
+        if image_lists.find_problems(splits, 2**31, allow_duplicates=False):
+            print("some are one file, by links: train.py needs --allow_duplicates to take them")
+    else:
+        print("no image is there twice")
+    path = pathlib.Path(splits["train"].folder, prepared.DUPLICATES)
+    try:
+        prepared.write(path, splits, groups)
+    except OSError as error:
+        print(f"{path} can't be written: {error.strerror}")
 
 
 def pack(data_dir, splits):
@@ -161,6 +213,8 @@ def main():
     dataset, data_dir = FLAGS.dataset, FLAGS.data_dir
     if FLAGS.unpack and dataset not in tfds_images.SETS:
         raise ValueError(f"--unpack is for {', '.join(tfds_images.SETS)}; got --dataset={dataset}")
+    if FLAGS.image_root and dataset != "folder":
+        raise ValueError(f"--image_root is for folder; got --dataset={dataset}")
     if FLAGS.tfrecords and dataset not in READERS:
         raise ValueError(f"--tfrecords is for {', '.join(READERS)}; got --dataset={dataset}")
     decoded = True

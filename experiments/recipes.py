@@ -28,6 +28,8 @@ PLAIN = {
     "momentum": 0.9,
     "imbalance_ratio": None,  # the set's own counts
 }
+# Of a user's own images, see `lade_tf.data.folder.load`.
+OWN_IMAGES = {"max_pixel": None, "image_root": None, "allow_duplicates": False}
 CIFAR = {
     **PLAIN,
     "backbone": "resnet32",
@@ -93,6 +95,7 @@ DATASETS = {
     # A user's own images, no published recipe: fine-tuning as for Places-LT.
     "folder": {
         **PLAIN,
+        **OWN_IMAGES,
         "backbone": "resnet50",
         "weights": "imagenet",
         "epochs": 30,
@@ -235,7 +238,7 @@ def deviations(config):
     """
     kept = ("recipe", "imbalance_ratio", "epochs", "image_size", "estimator", *LADER)
     published = _resolve(config["dataset"], config["loss"], {k: config.get(k) for k in kept})
-    published["image_size"] = IMAGE_SIZE
+    published |= {"image_size": IMAGE_SIZE, "image_root": config.get("image_root")}
     of_lade = LADE.get((config["dataset"], config["imbalance_ratio"]), (None, None))
     published |= zip(LADER, of_lade, strict=True)
     return {
@@ -249,7 +252,8 @@ def comparable(config):
     """Returns a configuration as it would be resolved today, its first stage by name alone.
 
     Keys that recipes got after a run was made have the value that nobody could change then. The
-    first stage has the precision of the second, so that isn't told apart by its name.
+    first stage has the precision of the second, so that isn't told apart by its name. Images may
+    move, so --image_root doesn't count.
     """
     first_stage = pathlib.Path(config.get("init_from") or "").name
     first_stage = {"init_from": first_stage.removesuffix(f"-{config.get('precision')}")}
@@ -259,7 +263,7 @@ def comparable(config):
         today = resolve(config.get("dataset"), config.get("loss"), overrides)
     except ValueError:
         today = {}  # no longer known
-    return {**today, **config, **first_stage}
+    return {**today, **config, **first_stage, "image_root": None}
 
 
 def as_text(value):
@@ -269,15 +273,19 @@ def as_text(value):
 
 def _of_dataset(dataset, given):
     """Returns the recipe of a data set; of a folder of small images it is CIFAR's."""
+    useless = () if dataset == "folder" else tuple(OWN_IMAGES)
+    useless += () if dataset in LARGE else ("image_size",)
+    for name in useless:
+        if name in given:
+            raise ValueError(f"--{name} means nothing with --dataset={dataset}")
     if dataset not in LARGE:
-        if "image_size" in given:
-            raise ValueError(f"--image_size means nothing with --dataset={dataset}")
         return DATASETS[dataset]
     if "imbalance_ratio" in given:
         raise ValueError(f"--dataset={dataset} has its own counts, so no --imbalance_ratio")
     size = given.get("image_size", IMAGE_SIZE)
     if dataset == "folder" and size <= LARGEST_IN_MEMORY:
-        return {**CIFAR, "imbalance_ratio": PLAIN["imbalance_ratio"], "image_size": size}
+        own = {**OWN_IMAGES, "imbalance_ratio": PLAIN["imbalance_ratio"], "image_size": size}
+        return {**CIFAR, **own}
     return {**DATASETS[dataset], "image_size": size}
 
 

@@ -20,6 +20,7 @@ import device_loop
 import evaluation
 import keras
 import methods
+import prepared
 import recipes
 import runs
 import strategies
@@ -30,7 +31,7 @@ from callbacks import Checkpoint, StopOnNaN, StopOnSignal
 
 import lade_tf
 from lade_tf import priors
-from lade_tf.data import image_decoding, records
+from lade_tf.data import folder, image_decoding, records
 
 FLAGS = flags.FLAGS
 
@@ -49,6 +50,11 @@ flags.DEFINE_enum(
     lade_tf.data.ON_BAD_IMAGE,
     "What to do about an image that can't be read; to skip them every image is read once before.",
 )
+flags.DEFINE_integer(
+    "max_pixel", None, "White in PNGs of 16 bits: 4095 where they hold 12.", 1, 65_535
+)
+flags.DEFINE_string("image_root", None, "Folder below which CSVs may name images elsewhere.")
+flags.DEFINE_bool("allow_duplicates", None, "Accept an image file that is there twice, by links.")
 flags.DEFINE_bool("overwrite", False, "Delete what the run folder holds and start again.")
 flags.DEFINE_bool("export", False, "Also write a SavedModel, RUN_DIR/saved_model.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the data order and the augmentation.")
@@ -95,7 +101,7 @@ OVERRIDE_FLAGS = (
     *("seed", "data_seed", "precision", "recipe", "init_from", "imbalance_ratio", "epochs"),
     *("batch_size", "learning_rate", "l2", "schedule", "sampler", "augment", "mixup", "ema"),
     *("synchronized_batchnorm", "backbone", "weights", "backbone_learning_rate"),
-    *("freeze_backbone", "image_size"),
+    *("freeze_backbone", "image_size", *recipes.OWN_IMAGES),
     *methods.PARAMETERS,
 )
 
@@ -117,11 +123,22 @@ def load_data(config):
         FLAGS.data_dir,
         FLAGS.on_bad_image,
         config.get("image_size"),
+        **{name: config.get(name, default) for name, default in recipes.OWN_IMAGES.items()},
     )
     evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
     if methods.num_epochs(config):
         check_batch_size(config["batch_size"], len(data.train.labels))
     return data
+
+
+def tell_duplicates(config):
+    """Prints what prepare.py found to be there twice, if no image has changed since."""
+    if config["dataset"] != "folder":
+        return
+    path = pathlib.Path(FLAGS.data_dir).expanduser() / prepared.DUPLICATES
+    if path.exists():
+        _, splits = folder.read(FLAGS.data_dir, config.get("image_root"))
+        print(prepared.summary(path, splits), end="")
 
 
 def check_batch_size(batch_size, images):
@@ -139,7 +156,7 @@ def check_images(data):
     if FLAGS.on_bad_image == "skip" or not isinstance(data, lade_tf.data.FileData):
         return  # all images have been read
     paths = [path for split in data.splits[1:] for path in getattr(data, split).paths]
-    bad = image_decoding.find_bad_images(paths)
+    bad = image_decoding.find_bad_images(paths, data.max_pixel)
     if bad:
         path, reason = bad[0]
         raise ValueError(
@@ -274,6 +291,7 @@ def carry_out(config, run, provenance, strategy):
         run.check_data(data)
     if FLAGS.overwrite or not run.read_history():
         check_images(data)
+        tell_duplicates(config)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = methods.build_trainee(config, data)
@@ -295,6 +313,8 @@ def carry_out(config, run, provenance, strategy):
 def resolve_config():
     """Returns the configuration that the flags mean."""
     overrides = {name: FLAGS[name].value for name in OVERRIDE_FLAGS}
+    if overrides["image_root"] is not None:
+        overrides["image_root"] = str(pathlib.Path(overrides["image_root"]).expanduser().absolute())
     if FLAGS.init_from and overrides["epochs"] is None:
         overrides["epochs"] = trainees.first_stage_epochs(FLAGS.init_from)
     return recipes.resolve(FLAGS.dataset, FLAGS.loss, overrides)

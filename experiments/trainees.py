@@ -33,7 +33,7 @@ TWO_BRANCHES = {
 }
 SAME_AS_FIRST_STAGE = (
     *("dataset", "imbalance_ratio", "data_seed", "image_size", "backbone", "epochs", "recipe"),
-    "precision",
+    *("precision", "max_pixel"),
 )
 
 

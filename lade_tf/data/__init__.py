@@ -42,7 +42,15 @@ __all__ = [
 
 
 def load(
-    name, imbalance_ratio=None, data_seed=0, data_dir=None, on_bad_image="error", image_size=None
+    name,
+    imbalance_ratio=None,
+    data_seed=0,
+    data_dir=None,
+    on_bad_image="error",
+    image_size=None,
+    max_pixel=None,
+    image_root=None,
+    allow_duplicates=False,
 ):
     """Loads a long-tailed data set.
 
@@ -61,6 +69,7 @@ def load(
             ones out, see `FileData.bad_images`. Without effect on digits_lt and the CIFARs.
         image_size: height and width of what the network sees, default 224; None for digits_lt and
             the CIFARs, whose images stay as they are.
+        max_pixel, image_root, allow_duplicates: of "folder" alone, see its `load`.
 
     Returns:
         `ImageData` for digits_lt, the CIFARs and folders of small images, `FileData` for the
@@ -71,6 +80,18 @@ def load(
     """
     _check_choice(name, NAMES, "name")
     _check_choice(on_bad_image, ON_BAD_IMAGE, "on_bad_image")
+    own = {
+        key: value
+        for key, value in (
+            ("max_pixel", max_pixel),
+            ("image_root", image_root),
+            ("allow_duplicates", allow_duplicates or None),
+        )
+        if value is not None
+    }
+    if own and name != "folder":
+        key, value = next(iter(own.items()))
+        raise ValueError(f"{key} must be None for {name}; got {value!r}")
     if name in _LOADERS:
         if image_size is not None:
             raise ValueError(f"image_size must be None for {name}; got {image_size!r}")
@@ -82,4 +103,4 @@ def load(
             f"got {imbalance_ratio!r}"
         )
     size = {} if image_size is None else {"image_size": image_size}
-    return _FILE_LOADERS[name](data_dir, on_bad_image, **size)
+    return _FILE_LOADERS[name](data_dir, on_bad_image, **size, **own)

@@ -83,11 +83,12 @@ class FileData(DataSet):
         jitter: brightness, contrast and saturation of training images are each multiplied by
             U(1 − jitter, 1 + jitter), in random order; 0 for none.
         size: height and width of what the network sees.
+        max_pixel: the value of white in PNGs of 16 bits, which becomes 255; None for 65,535.
         bad_images: (file name, reason) of each image that was left out.
 
     Raises:
         ValueError: for a label outside 0..classes−1, a mean or std of another length than 3, a
-            jitter outside [0, 1] or a size less than 1.
+            jitter outside [0, 1], a size less than 1 or a max_pixel outside 1..65,535.
     """
 
     name: str
@@ -99,12 +100,16 @@ class FileData(DataSet):
     std: tuple[float, ...]
     jitter: float = 0.0
     size: int = 224
+    max_pixel: int | None = None
     bad_images: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
         check_number(self.jitter, "jitter", minimum=0, maximum=1)
         check_integer(self.size, "size", minimum=1)
+        if self.max_pixel is not None:
+            check_integer(self.max_pixel, "max_pixel", minimum=1)
+            check_number(self.max_pixel, "max_pixel", maximum=image_decoding.DEEPEST)
 
     @property
     def image_shape(self):
@@ -235,6 +240,7 @@ class FileData(DataSet):
             contents,
             lambda height, width: resized_crop.random_window(height, width, crop_draws),
             self.size,
+            self.max_pixel,
         )
         image = resized_crop.resize(window, self.size)
         if self.jitter:
@@ -246,6 +252,7 @@ class FileData(DataSet):
             contents,
             lambda height, width: tf.stack([0, 0, height, width]),
             resized_crop.shorter_side(self.size),
+            self.max_pixel,
         )
         return resized_crop.upright(resized_crop.resize_centre(image, self.size), orientation)
 

@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import pathlib
+import stat
 
 import numpy as np
 
@@ -43,25 +44,70 @@ class ImageList:
         return tuple(places.get(path) or os.path.join(self.folder, path) for path in self.paths)
 
 
-def image_list(source, folder, paths, labels):
+def image_list(source, folder, paths, labels, image_root=None):
     """Returns an `ImageList` whose paths can't lead out of its folder.
 
     A symbolic link inside the folder may point anywhere: whoever put it there meant it.
 
+    Args:
+        source: the list or folder, for messages.
+        folder: of the data set.
+        paths: file names, relative to `folder`.
+        labels: an integer for each.
+        image_root: folder below which paths may lie too, absolute or with "..", or None.
+
     Raises:
-        ValueError: for no path at all, or one that is absolute or has a part "..".
+        ValueError: for no path at all, one that isn't UTF-8, or one that is absolute or has a part
+            ".." and doesn't lie below `image_root`.
     """
     if not paths:
         raise ValueError(f"{source} must name at least one image; got none")
-    for path in paths:
-        if os.path.isabs(path) or ".." in path.replace(os.sep, "/").split("/"):
-            raise ValueError(
-                f"{source} must name files inside {folder}; got {path!r}, which may lead out of it"
-            )
-    paths = tuple(os.path.normpath(path) for path in paths)
-    return ImageList(
-        str(source), os.path.abspath(folder), paths, np.fromiter(labels, np.int32, len(paths))
-    )
+    folder = os.path.abspath(folder)
+    roots = []
+    if image_root is not None:
+        roots = [os.path.abspath(image_root), os.path.realpath(image_root)]
+    inside = [_inside(check_utf8(path, source), folder, roots) for path in paths]
+    if None in inside:
+        path = paths[inside.index(None)]
+        allowed = f"{folder} or image_root={image_root}" if roots else folder
+        more = "" if roots else ": image_root=FOLDER allows those below it"
+        raise ValueError(
+            f"{source} must name files inside {allowed}; got {path!r}, which may lead out of "
+            f"it{more}"
+        )
+    return ImageList(str(source), folder, tuple(inside), np.fromiter(labels, np.int32, len(paths)))
+
+
+def _inside(path, folder, roots):
+    """Returns a path relative to `folder`, absolute if below one of `roots`, or else None."""
+    if not (os.path.isabs(path) or ".." in path.replace(os.sep, "/").split("/")):
+        return os.path.normpath(path)
+    whole = os.path.normpath(os.path.join(folder, path))
+    for root in [folder, *roots] if roots else ():
+        if os.path.commonpath([root, whole]) == root and whole != root:
+            return os.path.relpath(whole, folder) if root == folder else whole
+    return None
+
+
+def check_utf8(path, source=None):
+    """Returns a file's name, whose bytes must be UTF-8.
+
+    Raises:
+        ValueError: if they aren't: neither TensorFlow nor a JSON file could hold it.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        where = f"{source}: " if source else ""
+        raise ValueError(
+            f"{where}names of files must be UTF-8; got {printable(path)}: rename it"
+        ) from error
+    return path
+
+
+def printable(path):
+    """Returns a file's name with bytes that aren't UTF-8 as escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def read_list(path, folder):
@@ -114,8 +160,13 @@ def read_csv(path):
 
 def _columns(path, rows):
     """Returns the columns path and label of a `csv.DictReader`."""
-    if not {"path", "label"} <= set(rows.fieldnames or ()):
+    header = rows.fieldnames or []
+    if not {"path", "label"} <= set(header):
         raise ValueError(f"{path} must start with the header path,label; got {rows.fieldnames}")
+    columns = [column.strip() for column in header]
+    for name in ("path", "label"):
+        if columns.count(name) > 1:
+            raise ValueError(f"{path} must have one column {name}; got the header {header}")
     paths, names = [], []
     for row in rows:
         name, label = ((row[column] or "").strip() for column in ("path", "label"))
@@ -157,6 +208,7 @@ def data_folder(data_dir, content, tfds_name=None):
     if data_dir is None:
         raise ValueError(f"data_dir must be the folder that holds {content}; got None")
     folder = pathlib.Path(data_dir).expanduser()
+    check_utf8(str(folder), "data_dir")
     if not folder.is_dir():
         raise ValueError(f"data_dir must be an existing folder; got {str(data_dir)!r}")
     if tfds_name and any(folder.glob(f"{tfds_name}/*/dataset_info.json")):
@@ -213,12 +265,15 @@ def check_training_classes(train, num_classes):
         )
 
 
-def find_problems(splits, num_classes):
+def find_problems(splits, num_classes, allow_duplicates=None):
     """Checks labels, duplicates within and across splits, and that every file is there.
+
+    A duplicate is a file that is named a second time, or whose link is; copies aren't found.
 
     Args:
         splits: {split: `ImageList`}.
         num_classes: labels must be below this.
+        allow_duplicates: whether there may be any; None where nobody can say so.
 
     Returns:
         A list of sentences, empty if all is well.
@@ -234,12 +289,15 @@ def find_problems(splits, num_classes):
                 f"images; got {images.labels[first]} for {images.paths[first]!r}"
             )
         twice = []
-        for path in images.paths:
-            if path in seen:
-                twice.append(f"{path} (also in {seen[path]})")
-            seen[path] = images.source
-        if twice:
-            problems.append(f"{images.source} names images a second time: {_few(twice)}")
+        for path, real in zip(images.paths, real_files(images.files), strict=True):
+            if real in seen:
+                other, source = seen[real]
+                also = "also" if other == path else f"which is {other}"
+                twice.append(f"{path} ({also} in {source})")
+            seen.setdefault(real, (path, images.source))
+        if twice and not allow_duplicates:
+            more = "" if allow_duplicates is None else "; allow_duplicates=True accepts them"
+            problems.append(f"{images.source} names images a second time: {_few(twice)}{more}")
         missing = [
             path
             for path, file in zip(images.paths, images.files, strict=True)
@@ -253,12 +311,44 @@ def find_problems(splits, num_classes):
     return problems
 
 
-def undecodable(splits):
+def real_files(files):
+    """Returns by what files are the same: links lead to one file, and hard links are one.
+
+    Args:
+        files: absolute names, or places in TFRecords.
+    """
+    real_folder = functools.cache(os.path.realpath)
+
+    def identity(file):
+        try:
+            status = os.lstat(file)
+            if stat.S_ISLNK(status.st_mode):
+                file, status = os.path.realpath(file), os.stat(file)
+        except (OSError, ValueError):  # missing, or a place
+            return file
+        if status.st_nlink > 1:  # other numbers aren't reliable everywhere
+            return status.st_dev, status.st_ino
+        folder, name = os.path.split(file)
+        return os.path.join(real_folder(folder), name)
+
+    return [identity(file) for file in files]
+
+
+def undecodable(splits, max_pixel=None):
     """Decodes every image; returns [(file or place, reason)] of those that can't be."""
-    return find_bad_images([file for images in splits.values() for file in images.files])
+    files = [file for images in splits.values() for file in images.files]
+    return find_bad_images(files, max_pixel)
 
 
-def build(name, class_names, splits, on_bad_image, orientations=None, **recipe):
+def build(
+    name,
+    class_names,
+    splits,
+    on_bad_image,
+    orientations=None,
+    allow_duplicates=None,
+    **recipe,
+):
     """Checks the splits and makes a data set of them.
 
     Args:
@@ -269,6 +359,7 @@ def build(name, class_names, splits, on_bad_image, orientations=None, **recipe):
         on_bad_image: "error" leaves bad images to whoever reads them; "skip" decodes every image
             now and leaves out those that can't be.
         orientations: function of file names that gives their EXIF orientations, or None.
+        allow_duplicates: as of `find_problems`.
         **recipe: the other arguments of `FileData`.
 
     Returns:
@@ -279,10 +370,10 @@ def build(name, class_names, splits, on_bad_image, orientations=None, **recipe):
             class or split without a good image.
     """
     check_choice(on_bad_image, ON_BAD_IMAGE, "on_bad_image")
-    problems = find_problems(splits, len(class_names))
+    problems = find_problems(splits, len(class_names), allow_duplicates)
     if problems:
         raise ValueError("; ".join(problems))
-    bad = undecodable(splits) if on_bad_image == "skip" else ()
+    bad = undecodable(splits, recipe.get("max_pixel")) if on_bad_image == "skip" else ()
     parts = {key: _split(images, dict(bad), orientations) for key, images in splits.items()}
     without = set(range(len(class_names))) - set(parts["train"].labels.tolist())
     if without:

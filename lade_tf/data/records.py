@@ -99,10 +99,15 @@ def _bytes(feature):
     return feature.bytes_list.value[0]
 
 
+def file_of(name):
+    """Returns the name of a file, or for a place in a shard that of the shard."""
+    place = re.fullmatch(PLACE, name)
+    return place.group(1) if place else name
+
+
 def exists(name):
     """Returns whether the file is there, or the shard of a place."""
-    place = re.fullmatch(PLACE, name)
-    return os.path.isfile(place.group(1) if place else name)
+    return os.path.isfile(file_of(name))
 
 
 def read_index(folder):

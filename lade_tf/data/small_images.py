@@ -26,7 +26,7 @@ def in_memory(data):
     return ImageData(
         name=data.name,
         class_names=data.class_names,
-        **{name: _decode(getattr(data, name), data.size) for name in data.splits},
+        **{name: _decode(getattr(data, name), data.size, data.max_pixel) for name in data.splits},
         mean=data.mean,
         std=data.std,
         pixel_max=data.pixel_max,
@@ -36,10 +36,10 @@ def in_memory(data):
     )
 
 
-def _decode(split, size):
+def _decode(split, size, max_pixel):
     def load(contents, file):
         image = image_decoding.decode_window(
-            contents, lambda height, width: tf.stack([0, 0, height, width]), size
+            contents, lambda height, width: tf.stack([0, 0, height, width]), size, max_pixel
         )
         image = resized_crop.resize_centre(image, size, shorter=size)
         return tf.round(resized_crop.upright(image, split.orientation_tensor[file]))

@@ -1,5 +1,7 @@
 """A user's own images, in folders or listed in CSVs."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,16 +47,16 @@ def test_folders(tmp_path):
 
 
 def test_val_is_the_test_set_where_there_is_none(tmp_path):
-    loaded = data.load("folder", data_dir=make(tmp_path, "train/a/1.jpg", "val/a/1.jpg"))
+    make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")
+    loaded = data.load("folder", data_dir=tmp_path)
     assert relative(loaded.test, tmp_path) == ["val/a/1.jpg"] and loaded.val is None
 
 
 def test_class_folders_may_be_links(tmp_path):
-    make(tmp_path, "elsewhere/1.jpg", "data/test/a/1.jpg")
-    (tmp_path / "data/train").mkdir()
+    make(tmp_path, "elsewhere/1.jpg", "data/test/a/1.jpg", "data/train/b/1.jpg")
     (tmp_path / "data/train/a").symlink_to(tmp_path / "elsewhere")
     loaded = data.load("folder", data_dir=tmp_path / "data")
-    assert relative(loaded.train, tmp_path / "data") == ["train/a/1.jpg"]
+    assert relative(loaded.train, tmp_path / "data") == ["train/a/1.jpg", "train/b/1.jpg"]
 
 
 def test_csvs(tmp_path):
@@ -84,7 +86,7 @@ def test_a_missing_part(tmp_path, paths, got):
 
 
 def test_a_class_that_is_not_trained(tmp_path):
-    make(tmp_path, "train/a/1.jpg", "test/a/1.jpg", "test/bee/1.jpg")
+    make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/bee/1.jpg")
     with pytest.raises(ValueError, match=f"{tmp_path}/test must have classes .*; got 'bee'"):
         data.load("folder", data_dir=tmp_path)
 
@@ -98,7 +100,8 @@ def test_a_class_without_images(tmp_path):
 
 
 def test_no_class_at_all(tmp_path):
-    make(tmp_path, "train/1.jpg", "test/a/1.jpg")
+    make(tmp_path, "test/a/1.jpg")
+    (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match="train must hold a subfolder of images for each class"):
         data.load("folder", data_dir=tmp_path)
 
@@ -106,14 +109,14 @@ def test_no_class_at_all(tmp_path):
 def test_a_csv_that_leads_out(tmp_path):
     make(tmp_path, "secret.jpg", "data/1.jpg")
     for split, path in (("train", "../secret.jpg"), ("test", "1.jpg")):
-        (tmp_path / f"data/{split}.csv").write_text(f"path,label\n{path},a\n")
+        (tmp_path / f"data/{split}.csv").write_text(f"path,label\n{path},a\n2.jpg,b\n")
     with pytest.raises(ValueError, match="train.csv must name files inside .*'../secret.jpg'"):
         data.load("folder", data_dir=tmp_path / "data")
 
 
 def test_a_csv_with_test_images_in_training(tmp_path):
     make(tmp_path, "1.jpg", "2.jpg")
-    (tmp_path / "train.csv").write_text("path,label\n1.jpg,a\n2.jpg,a\n")
+    (tmp_path / "train.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n")
     (tmp_path / "test.csv").write_text("path,label\n./2.jpg,a\n")
     with pytest.raises(
         ValueError, match="test.csv names images a second time: 2.jpg .also in .*tr"
@@ -155,29 +158,31 @@ def test_real_images(shared_data, tmp_path):
     samples = shared_data / "data/imagenet_samples"
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(samples)
-    loaded = data.load("folder", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"second time: val/.* .which is train/"):
+        data.load("folder", data_dir=tmp_path)
+    loaded = data.load("folder", data_dir=tmp_path, allow_duplicates=True)
     assert len(loaded.class_names) == 250 and loaded.class_names[0] == "n01440764"
     assert loaded.train.labels.tolist() == list(range(250)) == loaded.test.labels.tolist()
     assert loaded.train.paths[0] == f"{tmp_path}/train/n01440764/n01440764_tench.JPEG"
 
 
 def test_bad_images_are_skipped(tmp_path):
-    make(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "test/a/1.png")
+    make(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "test/a/1.png")
     (tmp_path / "train/a/1.jpg").write_bytes(b"")
-    assert len(data.load("folder", data_dir=tmp_path).train.paths) == 2
+    assert len(data.load("folder", data_dir=tmp_path).train.paths) == 3
     loaded = data.load("folder", data_dir=tmp_path, on_bad_image="skip")
-    assert relative(loaded.train, tmp_path) == ["train/a/2.jpg"]
+    assert relative(loaded.train, tmp_path) == ["train/a/2.jpg", "train/b/1.jpg"]
     assert [path for path, _ in loaded.bad_images] == [f"{tmp_path}/train/a/1.jpg"]
-    assert loaded.bad_images[0][1] and len(loaded.train.orientations) == 1
+    assert loaded.bad_images[0][1] and len(loaded.train.orientations) == 2
 
 
 def test_files_with_other_endings_are_told(tmp_path):
-    make(tmp_path, "train/a/1.jfif", "train/a/2.jpg", "test/a/1.jpg")
-    for name in ("train/notes.txt", "test/a/3.tiff", "test/a/.hidden"):
+    make(tmp_path, "train/a/1.jfif", "train/a/2.jpg", "train/b/1.jpg", "test/a/1.jpg")
+    for name in ("train/notes.txt", "test/a/3.tiff", "test/a/.hidden", "test/a/Thumbs.db"):
         (tmp_path / name).touch()
     assert folder.ignored(tmp_path) == [f"{tmp_path}/train/notes.txt", f"{tmp_path}/test/a/3.tiff"]
     loaded = data.load("folder", data_dir=tmp_path)
-    assert relative(loaded.train, tmp_path) == ["train/a/1.jfif", "train/a/2.jpg"]
+    assert relative(loaded.train, tmp_path) == ["train/a/1.jfif", "train/a/2.jpg", "train/b/1.jpg"]
 
 
 def test_orientations_of_images_too_large_for_pillow(tmp_path, monkeypatch):
@@ -185,3 +190,192 @@ def test_orientations_of_images_too_large_for_pillow(tmp_path, monkeypatch):
     write_image(tmp_path / "large.jpg", orientation=6, size=(8, 8))
     assert exif.orientations([tmp_path / "large.jpg"]).tolist() == [6]
     assert Image.MAX_IMAGE_PIXELS == 10
+
+
+# Links, names and duplicates.
+BASE = ("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/b/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("links", "passed_over"),
+    [
+        ({"train/a/up": ".."}, 1),
+        ({"train/a/up": "../..", "train/b/up": "../.."}, 2),  # the folder of all: the test images
+        ({"train/a/up": ".", "train/a/again": "."}, 2),
+        ({"train/up": ".."}, 1),
+        ({"train/a/up": "../../elsewhere"}, 1),  # a link there leads back
+        ({"train/a/one": "sub", "train/a/two": "sub"}, 2),  # sub itself is read
+    ],
+)
+def test_each_real_folder_is_read_once(tmp_path, links, passed_over):
+    make(tmp_path, *BASE)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/back").symlink_to("../train")
+    (tmp_path / "train/a/sub").mkdir()
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    with pytest.warns(UserWarning, match="is passed over: it leads to") as caught:
+        loaded = data.load("folder", data_dir=tmp_path)
+    assert loaded.class_counts.tolist() == [1, 1] and len(loaded.test.paths) == 2
+    named = {str(warning.message).split(" is passed over")[0] for warning in caught}
+    assert len(named) == passed_over
+    if "elsewhere" not in str(links):
+        assert named == {f"{tmp_path}/{link}" for link in links}
+
+
+def test_a_loop_below_a_split_that_is_a_link(tmp_path):
+    make(tmp_path, "far/a/1.jpg", "far/b/1.jpg", "data/test/a/1.jpg")
+    (tmp_path / "data/train").symlink_to(tmp_path / "far")
+    (tmp_path / "far/a/up").symlink_to(tmp_path / "data")
+    with pytest.warns(UserWarning, match="train/a/up is passed over"):
+        loaded = data.load("folder", data_dir=tmp_path / "data")
+    assert loaded.class_counts.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "target"),
+    [
+        ("symlink", "test/a/2.jpg", "train/a/1.jpg"),
+        ("hard link", "test/a/2.jpg", "train/a/1.jpg"),
+        ("symlink", "train/b/2.jpg", "train/a/1.jpg"),
+        ("hard link", "train/a/2.jpg", "train/a/1.jpg"),
+        ("symlink", "test/a/more", "train/a"),
+    ],
+)
+def test_a_file_that_is_there_twice(tmp_path, kind, name, target):
+    make(tmp_path, *BASE)
+    link = tmp_path / name
+    if kind == "symlink":
+        link.symlink_to(tmp_path / target)
+    else:
+        link.hardlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match=f"second time: {name}.*allow_duplicates=True"):
+        data.load("folder", data_dir=tmp_path)
+    loaded = data.load("folder", data_dir=tmp_path, allow_duplicates=True)
+    assert len(loaded.train.paths) + len(loaded.test.paths) == 5
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "Val", "dev", "TEST2", "Training"])
+def test_another_name_of_a_split(tmp_path, name):
+    make(tmp_path, *BASE, f"{name}/a/1.jpg")
+    if name == "TEST2":  # is none
+        assert data.load("folder", data_dir=tmp_path).val is None
+        return
+    wanted = "train" if name == "Training" else "val"
+    with pytest.raises(ValueError, match=f"/{name} must be renamed to {wanted}, or go elsewhere"):
+        data.load("folder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val.csv", "test.csv", "valid.csv"])
+def test_a_list_beside_folders(tmp_path, name):
+    make(tmp_path, *BASE)
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name} must have a train.csv beside it"):
+        data.load("folder", data_dir=tmp_path)
+
+
+def test_names_beside_lists(tmp_path):
+    make(tmp_path, "valid/1.jpg", "valid/2.jpg", "valid/3.jpg", "new/1.jpg")
+    for name in ("train", "test"):
+        number = 1 if name == "train" else 3
+        rows = f"path,label\nvalid/{number}.jpg,a\n"
+        (tmp_path / f"{name}.csv").write_text(rows + "valid/2.jpg,b\n" * (name == "train"))
+    assert len(data.load("folder", data_dir=tmp_path).train.paths) == 2, "they are listed"
+    make(tmp_path, "dev/1.jpg")
+    with pytest.raises(ValueError, match="/dev must be listed in val.csv, or go elsewhere"):
+        data.load("folder", data_dir=tmp_path)
+    (tmp_path / "Validation.csv").write_text("path,label\ndev/1.jpg,a\n")
+    with pytest.raises(ValueError, match="/Validation.csv must be renamed to val.csv"):
+        data.load("folder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train/1.jpg", "test/9.PNG"])
+def test_loose_images(tmp_path, name):
+    make(tmp_path, *BASE, name)
+    with pytest.raises(ValueError, match=f"{name} must lie in the folder of a class"):
+        data.load("folder", data_dir=tmp_path)
+
+
+def test_one_class(tmp_path):
+    make(tmp_path, "train/a/1.jpg", "test/a/1.jpg")
+    with pytest.raises(ValueError, match="train must hold at least two classes; got only 'a'"):
+        data.load("folder", data_dir=tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"path,label\n{split}/a/1.jpg,a\n")
+    with pytest.raises(ValueError, match="train.csv must hold at least two classes"):
+        data.load("folder", data_dir=tmp_path)
+
+
+def test_what_systems_leave_is_no_class_and_no_image(tmp_path):
+    make(tmp_path, *BASE, "train/@eaDir/1.jpg", "train/a/@eaDir/1.jpg/thumb.jpg")
+    make(tmp_path, "train/__MACOSX/1.jpg", "test/a/#recycle/1.jpg")
+    loaded = data.load("folder", data_dir=tmp_path)
+    assert loaded.class_names == ("a", "b") and loaded.class_counts.tolist() == [1, 1]
+    assert len(loaded.test.paths) == 2 and folder.ignored(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", [b"train/a/caf\xe9.jpg", b"train/caf\xe9/1.jpg"])
+def test_names_that_are_not_utf_8(tmp_path, place):
+    make(tmp_path, *BASE)
+    path = os.path.join(os.fsencode(tmp_path), place)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write((tmp_path / "train/a/1.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"names of files must be UTF-8; got .*caf\\xe9"):
+        data.load("folder", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"data_dir: .* must be UTF-8; got .*caf\\xe9"):
+        data.load("folder", data_dir=os.fsdecode(os.path.dirname(path) + b"caf\xe9"))
+
+
+def test_images_elsewhere(tmp_path):
+    make(tmp_path, "store/1.jpg", "store/2.jpg", "other/3.jpg", "data/4.jpg")
+    lists = {
+        "train": f"{tmp_path}/store/1.jpg,a\n../store/./2.jpg,b\n",
+        "test": f"{tmp_path}/data/4.jpg,a\n",
+    }
+    for split, rows in lists.items():
+        (tmp_path / f"data/{split}.csv").write_text(f"path,label\n{rows}")
+    arguments = {"name": "folder", "data_dir": tmp_path / "data"}
+    with pytest.raises(ValueError, match="image_root=FOLDER allows those below it"):
+        data.load(**arguments)
+    with pytest.raises(ValueError, match="must name files inside .* or image_root="):
+        data.load(**arguments, image_root=tmp_path / "other")
+    with pytest.raises(ValueError, match="image_root must be an existing folder"):
+        data.load(**arguments, image_root=tmp_path / "none")
+    loaded = data.load(**arguments, image_root=tmp_path / "store")
+    assert relative(loaded.train, tmp_path / "store") == ["1.jpg", "2.jpg"]
+    assert relative(loaded.test, tmp_path) == ["data/4.jpg"]
+    # A root that is a link means what it leads to as well.
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    assert len(data.load(**arguments, image_root=tmp_path / "link").train.paths) == 2
+    # The name of another folder that begins like the root's isn't below it.
+    (tmp_path / "stor").mkdir()
+    with pytest.raises(ValueError, match="must name files inside"):
+        data.load(**arguments, image_root=tmp_path / "stor")
+
+
+def test_what_is_of_folders_alone(tmp_path):
+    for name, value in {"max_pixel": 4095, "image_root": "/x", "allow_duplicates": True}.items():
+        with pytest.raises(ValueError, match=f"{name} must be None for digits_lt; got"):
+            data.load("digits_lt", **{name: value})
+    make(tmp_path, *BASE)
+    with pytest.raises(ValueError, match="image_root must be None where there is no train.csv"):
+        data.load("folder", data_dir=tmp_path, image_root=tmp_path)
+    for value in (0, 65_536, 4095.5):
+        with pytest.raises(ValueError, match="max_pixel must be"):
+            data.load("folder", data_dir=tmp_path, max_pixel=value)
+
+
+@pytest.mark.parametrize("image_size", [8, 72])
+def test_max_pixel_reaches_the_batches(tmp_path, image_size):
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        level = 4095 if "/a/" in name else 1023
+        pixels = np.full((80, 80), level, np.uint16)
+        Image.fromarray(pixels).save(tmp_path / name)
+    loaded = data.load("folder", data_dir=tmp_path, max_pixel=4095, image_size=image_size)
+    images, _ = next(iter(loaded.plain_batches("train", 2)))
+    np.testing.assert_allclose(images.numpy().mean((1, 2, 3)), [255, 64], atol=0.5)
+    if image_size == 72:
+        images, labels = next(iter(loaded.train_batches(2, 1, seed=0)))
+        assert images.numpy()[labels.numpy() == 0].max() > 150  # jittered, and not nearly black

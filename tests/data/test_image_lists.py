@@ -156,7 +156,7 @@ def find_bad(monkeypatch):
     looked_at = []
 
     def set_bad(*names):
-        def find_bad_images(paths):
+        def find_bad_images(paths, max_pixel=None):
             looked_at.extend(paths)
             return [(path, "truncated") for path in paths if path.endswith(names)]
 
@@ -202,3 +202,10 @@ def test_too_much_is_bad(splits, find_bad):
 def test_an_unknown_treatment(splits):
     with pytest.raises(ValueError, match="on_bad_image must be one of 'error', 'skip'; got 'no'"):
         build("name", ["a", "b"], splits, "no", **RECIPE)
+
+
+@pytest.mark.parametrize("header", ["path,label,label", "path,label,path", "path,label, label "])
+def test_a_column_that_is_there_twice(tmp_path, header):
+    file = write(tmp_path / "train.csv", f"{header}\na.jpg,cat,dog\n")
+    with pytest.raises(ValueError, match="must have one column"):
+        image_lists.read_csv(file)

@@ -114,7 +114,7 @@ def test_a_folder_of_small_images_has_the_recipe_of_cifar():
     small = recipes.resolve("folder", "lade", {"image_size": 32})
     cifar = recipes.resolve("cifar100_lt", "lade", {})
     own = {"dataset": "folder", "imbalance_ratio": None, "image_size": 32}
-    assert small == {**cifar, **own}
+    assert small == {**cifar, **own, **recipes.OWN_IMAGES}
     assert recipes.resolve("folder", "lade", {})["backbone"] == "resnet50"
 
 
@@ -296,3 +296,21 @@ def test_a_run_made_before_a_recipe_got_a_key_still_follows_it():
     old = {name: value for name, value in recipe.items() if name != "synchronized_batchnorm"}
     assert comparison.Run(None, old, None).follows(recipe)
     assert not comparison.Run(None, {**old, "l2": 1.0}, None).follows(recipe)
+
+
+def test_flags_of_own_images_are_in_the_configuration_and_old_ones_mean_their_defaults():
+    given = {"max_pixel": 4095, "image_root": "/a", "allow_duplicates": True}
+    config = recipes.resolve("folder", "softmax", given)
+    assert given.items() <= config.items()
+    name = recipes.run_name(config | {"seed": 0, "data_seed": 0, "precision": "float32"})
+    assert "max_pixel=4095" in name and "allow_duplicates=True" in name
+    assert "image_root" not in name, "images may move"
+    usual = recipes.resolve("folder", "softmax", {})
+    old = {key: value for key, value in usual.items() if key not in recipes.OWN_IMAGES}
+    assert recipes.comparable(old) == recipes.comparable(usual)
+    moved = recipes.comparable(config | {"image_root": "/b"})
+    assert moved == recipes.comparable(config)
+    assert recipes.comparable(config | {"max_pixel": 1023}) != recipes.comparable(config)
+    for flag, value in given.items():
+        with pytest.raises(ValueError, match=f"--{flag} means nothing with --dataset=digits_lt"):
+            recipes.resolve("digits_lt", "softmax", {flag: value})
