@@ -64,7 +64,7 @@ def find_out_from_logits(model, from_logits=None):
     if from_logits is not None:
         return from_logits
     by_layers, by_loss = gives_logits(model), expects_logits.from_logits_of("loss", loss)
-    if by_layers and by_loss is False:
+    if by_layers and by_loss is False and has_one_output(model):
         raise ValueError(
             "model must be compiled with a loss that fits its outputs: its last layer has no "
             "activation, and its loss expects probabilities. If it was trained so, its outputs "

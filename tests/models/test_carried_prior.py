@@ -62,7 +62,6 @@ FOCAL = keras.losses.CategoricalFocalCrossentropy
         (keras.losses.CategoricalCrossentropy(label_smoothing=0.1), PRIOR),
         (keras.losses.sparse_categorical_crossentropy, PRIOR),
         (functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True), PRIOR),
-        ([keras.losses.BinaryCrossentropy()], PRIOR),
         (FOCAL(), PRIOR),
         (FOCAL(alpha=[1, 2, 5]), PRIOR * [1, 2, 5]),
         (losses.Focal(), PRIOR),

@@ -213,10 +213,6 @@ def dense(units, activation=None, loss=None):
             "BinaryCrossentropy; .* is 0 there",
         ),
         (lambda: lade_tf.adapt(dense(1, None, "bce"), COUNTS), "loss expects probabilities"),
-        (
-            lambda: lade_tf.adapt(dense(2, None, "sparse_categorical_crossentropy"), COUNTS),
-            "loss expects probabilities",
-        ),
     ],
 )
 def test_what_cant_be_two_classes_is_refused_with_the_way_out(act, message):
