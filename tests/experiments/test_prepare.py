@@ -1,5 +1,6 @@
 """prepare.py as a user calls it, on good and on broken folders."""
 
+import hashlib
 import io
 import shutil
 
@@ -17,7 +18,8 @@ HEADER = "split  images  classes  largest  smallest  many  medium  few"
 
 def write_image(path, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4)).save(path, **kwargs)
+    color = hashlib.sha256(str(path).encode()).digest()  # every image its own content
+    Image.frombytes("RGB", (3, 3), color[:27]).resize((4, 4)).save(path, **kwargs)
 
 
 @pytest.fixture
@@ -40,10 +42,21 @@ def test_a_good_folder(folder):
         "train     103        2      101         2     1       0    1",
         " test       2        2        1         1",
         "1 images are turned upright as their EXIF orientation says",
+        "no image is there twice",
         "train.py needs --batch_size=103 or less with --image_size=64 or less: the recipe's "
         "batches have 256 images, and there are 103 for training",
         "folder is ready: nothing is missing",
     ]
+
+
+def test_what_is_there_twice_is_shown_and_written(folder):
+    shutil.copy(folder / "train/a/0.jpg", folder / "test/a/copy.jpg")
+    (folder / "train/b/link.jpg").symlink_to(folder / "train/a/1.jpg")
+    output = run("prepare.py", "--dataset=folder", f"--data_dir={folder}", cwd=folder)
+    assert "of test, in train too                        1                 0" in output
+    assert "train/b/link.jpg (train) is train/a/1.jpg (train)" in output
+    assert "train.py needs --allow_duplicates" in output
+    assert "train/a/0.jpg" in (folder / "duplicates.json").read_text()
 
 
 def test_a_broken_folder(folder):
