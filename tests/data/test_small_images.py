@@ -52,8 +52,9 @@ def test_orientations_are_undone(tmp_path):
     pixels[:8] = 255
     exif = Image.Exif()
     exif[274] = 3
-    for split in ("train", "test"):
-        write(tmp_path / split / "a" / "turned.jpg", pixels, exif=exif)
+    for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        pixels[:8] = 255 - number  # no two alike
+        write(tmp_path / place / "turned.jpg", pixels, exif=exif)
     image = data.load("folder", data_dir=tmp_path, image_size=16).train.images[0]
     assert image[:6].max() < 30 and image[-6:].min() > 225
 

@@ -209,7 +209,9 @@ def test_a_first_stage_on_other_data_is_refused(loss, first_stage, data, tmp_pat
 def test_a_first_stage_on_images_of_another_size_is_refused(first_stage, data, tmp_path):
     run_folder = runs.RunFolder(shutil.copytree(first_stage, tmp_path / "large"))
     config = {**runs.read_json(run_folder.file("config.json")), "image_size": 96}
-    runs.write_json(run_folder.file("config.json"), config)
+    result = {**runs.read_json(run_folder.file("result.json")), "config": config}
+    for name, content in {"config.json": config, "result.json": result}.items():
+        runs.write_json(run_folder.file(name), content)
     config |= {"loss": "crt", "image_size": 72, "init_from": str(run_folder.path)}
     with pytest.raises(ValueError, match="its image_size is 96 and not 72"):
         trainees.first_stage(config, data)

@@ -294,8 +294,8 @@ def test_every_flag_of_the_configuration_gives_another_name():
 def test_a_run_made_before_a_recipe_got_a_key_still_follows_it():
     recipe = recipes.resolve("digits_lt", "softmax", {})
     old = {name: value for name, value in recipe.items() if name != "synchronized_batchnorm"}
-    assert comparison.Run(None, old, None).follows(recipe)
-    assert not comparison.Run(None, {**old, "l2": 1.0}, None).follows(recipe)
+    assert comparison.Run(None, old).follows(recipe)
+    assert not comparison.Run(None, {**old, "l2": 1.0}).follows(recipe)
 
 
 def test_flags_of_own_images_are_in_the_configuration_and_old_ones_mean_their_defaults():

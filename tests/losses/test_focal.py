@@ -1,5 +1,7 @@
 """Focal, class-balanced focal and logit adjustment against float64 NumPy."""
 
+import fractions
+
 import keras
 import numpy as np
 import pytest
@@ -84,9 +86,10 @@ def test_effective_numbers_go_from_uniform_to_inverse_counts():
 
 
 def test_effective_numbers_keep_their_digits_for_a_beta_next_to_1():
-    # Of whole counts even 1 − β^n would be exact here: all of it lies on float64's grid.
-    weights = losses.effective_number_weights([2.5, 1.25, 1.0], 1 - 2**-53)
-    np.testing.assert_allclose(weights, 3 * np.array([0.4, 0.8, 1.0]) / 2.2, rtol=1e-9)
+    beta = 1 - 1e-8
+    inverse = np.array([float(1 / (1 - fractions.Fraction(beta) ** n)) for n in (60, 30, 8)])
+    weights = losses.effective_number_weights([60, 30, 8], beta)
+    np.testing.assert_allclose(weights, 3 * inverse / inverse.sum(), rtol=1e-13)
 
 
 def test_logit_adjustment_goes_from_cross_entropy_to_balanced_softmax():

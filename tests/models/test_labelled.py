@@ -177,7 +177,7 @@ def test_a_data_set_without_end_is_refused(model, endless):
         (lambda: iter([(SOURCE, (LABELS, LABELS))]), "must yield batches, each with one array"),
         (lambda: data_set(SOURCE, keras.ops.one_hot(LABELS, 2)), "labels must have shape"),
         (lambda: Loader(SOURCE, LABELS + 1), r"labels must be in 0\.\.1; got values from 1 to 2"),
-        (lambda: Loader(SOURCE, LABELS * 1.0), "labels must be integers"),
+        (lambda: Loader(SOURCE, LABELS * 0.5), "labels must be integers"),
         (lambda: 7, "inputs must be arrays or yield batches; got int"),
     ],
 )
@@ -193,6 +193,6 @@ def test_a_series_of_labels_belongs_to_the_images_by_position(model, of_arrays):
     for column in (labels, labels.astype("category"), labels.astype("Int64")):
         assert model.calibrate(SOURCE[order], column) == pytest.approx(of_arrays[1], rel=1e-5)
         model.prior_adapt.set_temperature(1)
-    for strange in (labels.astype(str), labels.astype(bool), labels.astype(float)):
+    for strange in (labels.astype(str), labels / 2):
         with pytest.raises(ValueError, match="labels must be integers"):
             model.calibrate(SOURCE[order], strange)
