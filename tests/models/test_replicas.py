@@ -91,7 +91,8 @@ def test_the_first_batch_may_be_one_that_replicas_cannot_divide_evenly():
     np.testing.assert_allclose(actual["AdaptedModel"], expected["AdaptedModel"], rtol=0.05)
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
 def test_weighted_losses_are_shown_as_on_one_device(number):
     """Also where a replica's examples have no weight, or it has none."""
     expected = replicas.show_weighted_losses(1)
