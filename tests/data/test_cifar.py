@@ -118,6 +118,7 @@ def test_real_test_set_in_stored_order(shared_data):
         assert label == example["label"]
 
 
+@pytest.mark.slow
 def test_real_cifar100(shared_data):
     loaded = data.load("cifar100_lt", data_dir=shared_data / "data/tfds")
     assert loaded.class_counts.sum() == 10847

@@ -91,7 +91,10 @@ def test_train_batches(folder):
 
 @pytest.mark.parametrize(
     ("sampler", "augment", "mixup_alpha"),
-    [("instance", "standard", None), ("class_balanced", "randaugment", 0.4)],
+    [
+        ("instance", "standard", None),
+        pytest.param("class_balanced", "randaugment", 0.4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_stream_equals_the_uninterrupted_one(folder, sampler, augment, mixup_alpha):
     data = make_data(folder, jitter=0.4)
@@ -238,7 +241,9 @@ def test_paths_are_kept_once(folder):
     assert split.path_tensor is first
 
 
-@pytest.mark.parametrize("position", [0, 3, 6])
+@pytest.mark.parametrize(
+    "position", [0, *(pytest.param(p, marks=pytest.mark.slow) for p in (3, 6))]
+)
 def test_errors_name_the_file(folder, tmp_path, position):
     paths = [str(folder / f"{index}.png") for index in range(7)]
     paths[position] = str(tmp_path / "bad.jpg")

@@ -197,7 +197,13 @@ def test_data_is_frozen():
         make_data().padding = 2
 
 
-@pytest.mark.parametrize("sampler", ["instance", "class_balanced", "progressively_balanced"])
+DRAWN_BY_CLASS = ("class_balanced", "progressively_balanced")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["instance", *(pytest.param(s, marks=pytest.mark.slow) for s in DRAWN_BY_CLASS)],
+)
 @pytest.mark.parametrize("mixup_alpha", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_the_functions_of_a_stream_give_its_batches_under_xla(sampler, mixup_alpha):
     data = make_data()

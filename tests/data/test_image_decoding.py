@@ -291,7 +291,14 @@ def test_transparent_gifs_match_pillow():
     assert_as_pillow(encode(image, "GIF", transparency=7, **frames))
 
 
-@pytest.mark.parametrize(("bits", "channels"), [(10, 2), (12, 1), (12, 4), (14, 3)])
+@pytest.mark.parametrize(
+    ("bits", "channels"),
+    [
+        (12, 1),
+        (14, 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((10, 2), (12, 4))),
+    ],
+)
 def test_images_of_fewer_bits_in_16(tmp_path, bits, channels):
     white = 2**bits - 1
     pixels = np.linspace(0, white, 32 * 32 * channels).reshape(32, 32, channels)

@@ -157,6 +157,7 @@ def crop_of(images, original):
     return [next(key for key, crop in crops.items() if (crop == image).all()) for image in images]
 
 
+@pytest.mark.slow
 def test_samplers_with_one_seed_share_neither_draws_nor_augmentation():
     images = np.repeat(make_data().train.images[:1], 130, axis=0)
     single = make_data()

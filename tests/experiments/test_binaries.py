@@ -256,6 +256,7 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(tmp_path):
     assert not (tmp_path / "run" / "last.weights.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_runs(precision, tmp_path):
     flags = ("--loss=lade", "--run_dir=run", f"--precision={precision}")

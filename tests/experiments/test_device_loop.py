@@ -136,7 +136,7 @@ CASES = {
     "lade, reference": {"loss": "lade", "estimator": "reference"},
     "lade, mixup": {"loss": "lade", "estimator": "paper", "mixup": 0.4},
 }
-LONG = {"lade, reference", "lade, mixup"}
+LONG = {"lade, reference", "lade, mixup", "mixup", "drawn with replacement, averaged"}
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,16 @@ def write_photographs(folder):
     return names
 
 
-@pytest.mark.parametrize("size", [32, 72])
-@pytest.mark.parametrize("dataset", ["folder", "places_lt"])
+@pytest.mark.parametrize(
+    ("dataset", "size"),
+    [
+        ("folder", 32),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("folder", 72), ("places_lt", 32), ("places_lt", 72))
+        ),
+    ],
+)
 def test_image_files_are_read_as_the_test_images_of_their_data_set(dataset, size, tmp_path):
     for split, place in SPLITS.items():
         place = tmp_path / (split if dataset == "folder" else place)

@@ -30,7 +30,21 @@ def data():
     return lade_tf.data.load("digits_lt")
 
 
-@pytest.fixture(scope="module", params=methods.METHODS)
+# Of the methods that share their code the fast tests have one; the slow ones have the others.
+RUN_FAST = {"softmax", "crt", "lade"}
+RESUMED_FAST = {"lade", "bbn", "oltr", "ldam_drw", "lws"}
+
+
+def every_method(fast):
+    """Parametrises a test by the method, slow for all but those that are to be fast."""
+    params = [
+        pytest.param(name, marks=[] if name in fast else pytest.mark.slow)
+        for name in methods.METHODS
+    ]
+    return pytest.mark.parametrize("loss", params, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def loss(request):
     return request.param
 
@@ -67,6 +81,7 @@ def config(loss, first_stage):
     return recipes.resolve("digits_lt", loss, overrides)
 
 
+@every_method(RUN_FAST)
 def test_its_run_says_what_its_logits_carry(loss, finished):
     saved = runs.SavedLogits.load(finished / "test_logits.npz")
     power = 0.5 if loss == "logit_adjustment" else methods.METHODS[loss].carries == "training"
@@ -85,6 +100,7 @@ def test_softmax_shows_the_pair_with_and_without_adaptation(first_stage):
     assert "not told" in (first_stage.parents[1] / "output.txt").read_text()
 
 
+@every_method(RUN_FAST)
 def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished, data):
     saved = runs.SavedLogits.load(finished / "test_logits.npz")
     model = keras.saving.load_model(finished / "best.keras")
@@ -100,6 +116,7 @@ def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished
     np.testing.assert_allclose(served["probabilities"], loaded, rtol=1e-4, atol=1e-6)
 
 
+@every_method(RESUMED_FAST)
 def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
     if loss in UNTRAINED:
         pytest.skip("nothing is trained")

@@ -41,6 +41,7 @@ def assert_same(folder, expected):
         np.testing.assert_allclose(actual[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_the_same_run(one_device, tmp_path):
     run("train.py", *FLAGS, *MORE, "--strategy=mirrored", "--replicas=2", cwd=tmp_path)
     assert_same(tmp_path / "run", one_device)

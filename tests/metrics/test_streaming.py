@@ -417,7 +417,7 @@ def make_images(seed=0):
     return np.random.default_rng(seed).normal(size=(SIZE, 4)).astype(np.float32), labels, weight
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_a_model(jit_compile):
     images, labels, _ = make_images()
     model = make_model(make_metrics(), jit_compile=jit_compile)
@@ -433,6 +433,7 @@ def test_in_a_model_with_sample_weights():
     assert_logs_hold(logs, expected_logs(model, images, labels, weight))
 
 
+@pytest.mark.slow
 def test_in_a_model_on_two_replicas(two_replicas):
     images, labels, _ = make_images()
     with two_replicas.scope():

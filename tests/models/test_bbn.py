@@ -355,6 +355,7 @@ def test_validation_data_are_plain():
     assert history["val_loss"][0] == pytest.approx(logs["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_steps_like_float32(policy):
     images, labels = make_pairs((8, 8, 1))

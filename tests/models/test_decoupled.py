@@ -196,7 +196,10 @@ def test_training_sees_batch_norm_in_inference_mode(method):
     np.testing.assert_array_equal(network(images, training=True), network(images, training=False))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[] if m in ("crt", "ncm") else pytest.mark.slow) for m in METHODS],
+)
 def test_an_adapted_model_is_saved_loaded_trained_and_exported(method, tmp_path):
     images, labels = make_data()
     model = adapted(method)

@@ -312,6 +312,7 @@ def test_predictions_follow_the_target_prior():
     np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains(policy):
     keras.config.set_dtype_policy(policy)

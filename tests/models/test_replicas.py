@@ -34,6 +34,7 @@ def of_replicas():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_value_and_gradient_are_those_of_the_global_batch(case, of_replicas):
     name, estimator, weighted = case
