@@ -91,7 +91,7 @@ def test_a_folder_of_cifar_images_is_the_data_set_of_cifar(cifar, cifar_folder):
 
 @pytest.mark.slow
 def test_a_folder_of_cifar_images_trains_as_cifar_does(cifar, cifar_folder, shared_data, tmp_path):
-    check_trained_alike(cifar, cifar_folder, shared_data, tmp_path, "small_cnn", epochs=3)
+    check_trained_alike(cifar, cifar_folder, shared_data, tmp_path, "small_cnn", epochs=2)
 
 
 @pytest.mark.nightly
@@ -101,7 +101,7 @@ def test_a_folder_of_cifar_images_trains_resnet_32_too(cifar, cifar_folder, shar
 
 def check_trained_alike(cifar, cifar_folder, shared_data, tmp_path, backbone, epochs):
     settings = ("--loss=lade", f"--epochs={epochs}", "--alpha=0.1", "--remine_lambda=0.01")
-    settings += (f"--backbone={backbone}",)
+    settings += (f"--backbone={backbone}", "--batch_size=64")
     of_folder = ("--dataset=folder", f"--data_dir={cifar_folder}", "--image_size=32")
     of_cifar = ("--dataset=cifar100_lt", f"--data_dir={shared_data / 'data' / 'tfds'}")
     for name, flags in {"folder": of_folder, "cifar": of_cifar}.items():
@@ -112,7 +112,7 @@ def check_trained_alike(cifar, cifar_folder, shared_data, tmp_path, backbone, ep
     }
     configs = [dict(result["config"]) for result in results.values()]
     differing = {key for key in configs[0] if configs[0][key] != configs[1].get(key)}
-    assert differing == {"dataset", "imbalance_ratio", "image_size"}
+    assert differing == {"dataset", "imbalance_ratio", "image_size", "allow_duplicates"}
     models = [runs.load_model(tmp_path / name / "best.keras") for name in results]
     assert models[0].class_counts == models[1].class_counts == cifar.class_counts.tolist()
     accuracies = [result["metrics"]["accuracy"] for result in results.values()]
