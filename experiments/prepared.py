@@ -42,8 +42,9 @@ def summary(path, splits):
             for row in content["counts"]
         }
         is_current = content["files"] == duplicates.fingerprint(splits)
-    except (KeyError, TypeError) as error:
+        lines = duplicates.table(found)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must be as prepare.py writes it: delete it, or call prepare.py again"
         ) from error
-    return "".join(f"{line}\n" for line in duplicates.table(found)) if found and is_current else ""
+    return "".join(f"{line}\n" for line in lines) if found and is_current else ""

@@ -15,6 +15,8 @@ MISNAMED = {
     **{split: split for split in SPLITS},
 }
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
+# Images of other kinds: a class that loses its own would have another count.
+UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".dng")
 # What systems leave in folders; names that begin with a dot are passed over too.
 LEFT_BY_SYSTEMS = {
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__macosx"),
@@ -191,6 +193,7 @@ def _read_folder(path):
             _warn_of_link(entry)
             continue
         images = image_files(entry)
+        _warn_of_unread(entry)
         if not images:
             raise ValueError(
                 f"{entry} must hold an image ({', '.join(ENDINGS)}); got none: a class "
@@ -201,6 +204,16 @@ def _read_folder(path):
     if not paths:
         raise ValueError(f"{path} must hold a subfolder of images for each class; got none")
     return paths, names
+
+
+def _warn_of_unread(folder):
+    unread = [file for file in _files(folder, warn=False) if file.lower().endswith(UNREAD)]
+    if unread:
+        warnings.warn(
+            f"files of {folder} that are passed over: {len(unread)}, {unread[0]} first; what is "
+            f"read ends in {', '.join(ENDINGS)}",
+            stacklevel=5,
+        )
 
 
 def image_files(folder):

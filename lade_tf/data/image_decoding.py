@@ -190,6 +190,8 @@ def bad_image_reason(path, max_pixel=None):
         # Of an assertion only what it says.
         message = re.sub(r".*assertion failed: \[(.*?)\].*", r"\1", error.message, flags=re.DOTALL)
         return re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", message)
+    if max_pixel is None and _has_16_bits(path):
+        return "an image of 16 bits with values above max_pixel"
     return "could not be decoded, but can be now"
 
 

@@ -296,7 +296,7 @@ def find_problems(splits, num_classes, allow_duplicates=None):
                 twice.append(f"{path} ({also} in {source})")
             seen.setdefault(real, (path, images.source))
         if twice and not allow_duplicates:
-            more = "" if allow_duplicates is None else "; allow_duplicates=True accepts them"
+            more = "" if allow_duplicates is None else "; with allow_duplicates they are accepted"
             problems.append(f"{images.source} names images a second time: {_few(twice)}{more}")
         missing = [
             path

@@ -26,7 +26,8 @@ from lade_tf.priors import check_prior
 METHODS = ("bbse", "rlls", "em")
 # A share is known where its interval's ends are no further apart, by factor.
 KNOWN_WITHIN = 2
-LARGEST_CONDITION = 1e3
+LARGEST_CONDITION = 300.0
+MOST_UNSEEN = 0.1  # share of all images
 NUM_SAMPLES = 3  # source probabilities, source labels, target probabilities
 
 
@@ -169,8 +170,19 @@ def verdict(result, method, samples):
         warnings.warn(lines[0], stacklevel=3)
     if result.low is None:
         lines.append("How far the shares may be off isn't known: a bootstrap gives intervals.")
+    elif result.condition_number > LARGEST_CONDITION:
+        lines.append(
+            f"Not good: the classifier hardly tells the classes apart (condition number "
+            f"{result.condition_number:.3g} of its confusion matrix), and narrow intervals don't "
+            "show how far the shares are off."
+        )
     else:
-        known = (result.low > 0) & (result.high <= KNOWN_WITHIN * result.low) & (in_source > 0)
+        # Images that nobody saw draw every resample alike: the intervals don't show it.
+        total = num_target + result.pseudo_count * num_classes
+        unseen = result.pseudo_count / total
+        low, high = result.low - unseen, result.high - unseen
+        seen = (in_source > 0) & (unseen * num_classes <= MOST_UNSEEN)
+        known = (low > 0) & (high <= KNOWN_WITHIN * low) & seen
         lines.append(
             f"Good: the shares of {known.sum()} of {num_classes} classes, whose intervals' ends "
             f"are no more than a factor of {KNOWN_WITHIN} apart."
@@ -181,15 +193,11 @@ def verdict(result, method, samples):
                 f"are {num_target / num_classes:.3g} a class, and the source has {in_source.min()} "
                 f"to {in_source.max()} a class: more of either narrow the intervals."
             )
-    if method != "em" and result.condition_number > LARGEST_CONDITION:
-        lines.append(
-            f"The confusion matrix can hardly be inverted (condition number "
-            f'{result.condition_number:.3g}): "em" needs no inverse.'
-        )
     if result.pseudo_count:
         lines.append(
-            f"The shares hold {result.pseudo_count:g} unseen image of every class, so that none is "
-            f"0: {result.pseudo_count / (num_target + result.pseudo_count * num_classes):.2g} each."
+            f"Images that nobody saw, {result.pseudo_count:g} of every class, are counted along, "
+            "so that no share is 0: they make "
+            f"{result.pseudo_count / (num_target + result.pseudo_count * num_classes):.2g} of each."
         )
     if result.p_value is not None:
         lines.append(

@@ -153,7 +153,7 @@ def _terms(logits, labels, pi, occurrences, importance):
     weighted_sum = tf.linalg.matvec(exponentials, row_weight, transpose_a=True)
     column_sum = weighted_sum / pi
     # A column far below its rows' highest logits vanishes: it needs a maximum of its own.
-    vanished = tf.reduce_any(weighted_sum < _smallest_sum(row_weight))
+    vanished = tf.reduce_any(weighted_sum < _smallest_sum(importance))
     log_sum = tf.cond(
         vanished,
         lambda: _log_of_sums(*_column_sums(logits, importance)[1:]),
@@ -194,17 +194,21 @@ def _terms(logits, labels, pi, occurrences, importance):
     return (cross_entropy, tf.stack(rows)), gradient
 
 
-def _smallest_sum(row_weight):
-    """Returns the least Σ_i exponentials[i, c]·row_weight[i] that has lost next to nothing.
+def _smallest_sum(importance):
+    """Returns the least weighted sum of exponentials of a column that has lost next to nothing.
 
-    Each factor and each product below the smallest normal number may have become 0: of a sum of N
-    products no more than N of them is missing, times the largest weight where that is above 1. In
-    a sum that is 1 / `LARGEST_LOSS` times as large that doesn't show, nor in one of its terms
-    beside the largest.
+    Each exponential and each product below the smallest normal number may have become 0: of a sum
+    of N products no more than N of them is missing, times the largest importance where that is
+    above 1. In a sum that is 1 / `LARGEST_LOSS` times as large that doesn't show, nor in one of its
+    terms beside the largest.
+
+    Args:
+        importance: [batch]; not what is left of it in a row far below the highest, whose
+            exponential may be what was lost.
     """
-    lost = np.finfo(row_weight.dtype.as_numpy_dtype).tiny / LARGEST_LOSS
-    largest = tf.reduce_max(tf.concat([tf.ones([1], row_weight.dtype), row_weight], axis=0))
-    return lost * largest * tf.cast(tf.size(row_weight), row_weight.dtype)
+    lost = np.finfo(importance.dtype.as_numpy_dtype).tiny / LARGEST_LOSS
+    largest = tf.reduce_max(tf.concat([tf.ones([1], importance.dtype), importance], axis=0))
+    return lost * largest * tf.cast(tf.size(importance), importance.dtype)
 
 
 def _column_sums(logits, importance):

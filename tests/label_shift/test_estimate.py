@@ -92,7 +92,7 @@ def test_no_class_is_left_at_zero_unless_asked_for(method):
     else:
         expected = (12 * plain + 1) / (12 + 3)
     np.testing.assert_allclose(result.prior, expected, rtol=1e-12)
-    assert result.prior.sum() == pytest.approx(1) and "1 unseen image" in result.verdict
+    assert result.prior.sum() == pytest.approx(1) and "1 of every class" in result.verdict
     more = label_shift.estimate(method, *samples, bootstrap=0, pseudo_count=3).prior
     assert more.min() > result.prior.min()
 
@@ -135,6 +135,18 @@ def test_the_condition_number_is_that_of_the_matrix_that_was_used():
 
 
 @pytest.mark.filterwarnings("ignore:the target doesn't look")
+@pytest.mark.parametrize("method", ["em", "rlls"])
+def test_narrow_intervals_of_a_classifier_that_knows_nothing_are_not_good(method):
+    samples = np.full((300, 5), 0.2), np.repeat(np.arange(5), 60), np.full((2000, 5), 0.2)
+    result = label_shift.estimate(method, *samples, bootstrap=20)
+    assert "Good" not in result.verdict and "hardly tells the classes apart" in result.verdict
+
+
+def test_shares_that_unseen_images_make_are_not_good():
+    result = label_shift.estimate("em", *samples_of(size=400), bootstrap=20, pseudo_count=1e4)
+    assert "Good: the shares of 0 of" in result.verdict
+
+
 def test_the_verdict_says_what_is_good_and_what_is_not():
     many = label_shift.estimate("em", *samples_of(size=2000), bootstrap=20).verdict
     assert "Good: the shares of 3 of 3 classes" in many and "Not good" not in many

@@ -140,8 +140,26 @@ def test_far_bfloat16_logits_are_as_accurate():
     np.testing.assert_allclose(statistics[2] - np.log(32), t, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("logit", [27.5, 28.0, 29.0, 30.0])
+def test_a_rare_class_in_a_row_far_below_the_highest_is_accurate(logit):
+    counts = np.array([1e7] + [1.0] * 9)
+    labels = np.array([0, 1])
+    logits = np.full((2, 10), 100.0, np.float32)
+    logits[0, 0], logits[1] = logit, 12.0
+    prior = counts / counts.sum()
+    found = ops.lader_statistics(logits, labels, prior)[2, 0].numpy()
+    terms = logits[:, 0].astype(np.float64) - np.log(10 * prior[labels])
+    assert found == pytest.approx(np.logaddexp.reduce(terms), rel=2e-6)
+    # The gradient of the log of the sum: each term's share in it.
+    _, gradient = value_and_gradient(logits, labels, counts, 0.0, "paper")
+    shares = np.exp(terms - np.logaddexp.reduce(terms))
+    expected = prior[0] * (shares - (labels == 0))
+    np.testing.assert_allclose(gradient[:, 0], expected, atol=2e-5 * np.abs(expected).max())
+
+
 def test_an_example_without_weight_is_no_maximum_of_a_vanished_column():
     logits, labels, counts = make_batch(8, 5, scale=5.0)
+    labels[0] = 2
     logits[:7, 2] -= 150  # this column's own highest logit is that of no example that occurs
     weight = np.array([1, 1, 1, 1, 1, 1, 1, 0.0])
     expected, without = value_and_gradient(logits[:7], labels[:7], counts, 0.1, "paper")
