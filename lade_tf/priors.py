@@ -12,7 +12,7 @@ from lade_tf.checks import check_choice, check_class_names, check_integer, check
 from lade_tf.class_order import as_floats, in_class_order, labels_of, positions, unlabelled
 
 SUM_TOLERANCE = 1e-3
-ROUNDED_TOLERANCE = 1e-2  # a sum this close to 1 is one of rounded shares
+ROUNDED_TOLERANCE = 1e-2 + 1e-9  # a sum this close to 1 is one of rounded shares
 LARGEST_COUNT = 2**53  # float64 holds every whole number up to here
 ZERO_COUNT_MODES = ("error", "smooth")
 DIRECTIONS = ("forward", "backward")
@@ -62,6 +62,9 @@ def check_counts(
         raise ValueError(f"{name} must hold {num_classes} classes; got {counts.size}")
     _refuse_entries(counts, ~np.isfinite(counts), name, "finite numbers")
     _refuse_entries(counts, counts < 0, name, "numbers >= 0")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(counts.sum()):
+            raise ValueError(f"{name} must have a finite sum; got {counts.max():g} as the largest")
     if whole or zero_count == "smooth":
         _refuse_entries(counts, counts % 1 != 0, name, "whole numbers (counts, not shares)")
     if allow_zero:

@@ -373,3 +373,14 @@ def test_load_prior_reads_a_prior_and_names_a_missing_file(tmp_path):
     np.testing.assert_array_equal(priors.load_prior(path, 2), [0.25, 0.75])
     with pytest.raises(ValueError, match="missing.json can't be read: No such file"):
         priors.load_prior(tmp_path / "missing.json")
+
+
+def test_counts_whose_sum_is_no_number_are_refused():
+    with pytest.raises(ValueError, match="class_counts must have a finite sum"):
+        priors.class_prior([1e308] * 3)
+
+
+@pytest.mark.parametrize("shares", [[0.33, 0.33, 0.33], [0.34, 0.34, 0.33]])
+def test_rounded_shares_are_told_how_to_be_written(shares):
+    with pytest.raises(ValueError, match="rounded shares need more digits"):
+        priors.check_prior(shares)

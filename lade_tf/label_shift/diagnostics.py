@@ -16,6 +16,7 @@ from lade_tf.priors import check_prior
 SIGNIFICANCE = 0.05
 CONFIDENCE_BINS = 10
 FEWEST_TO_JUDGE = 3  # source samples of every class
+ENOUGH_TO_JUDGE = 100  # even where all of them have the same confidence
 
 
 class LabelShiftTest(NamedTuple):
@@ -91,8 +92,8 @@ def label_shift_test(source_probs, source_labels, target_probs, resamples=200, s
 
     A small p-value speaks against label shift. A large one doesn't show it: shifts that look like
     a mixture of the classes, moderate ones among them, pass, the more so the smaller the samples.
-    With fewer than 3 source samples of a class the test declines: the p-value is None, and a
-    warning says so.
+    With fewer than 3 source samples of a class, or fewer than 100 that are all as confident as each
+    other, the test declines: the p-value is None, and a warning says so.
 
     Args:
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],
@@ -126,7 +127,7 @@ def run_label_shift_test(source_probs, source_labels, target_probs, resamples, r
     source /= scale
     target /= scale
     mixture, residual = _nearest_prior(source, source_labels, target, num_classes)
-    if np.bincount(source_labels, minlength=num_classes).min() < FEWEST_TO_JUDGE:
+    if not _tells_scatter(source[:, num_classes:], source_labels, num_classes):
         return LabelShiftTest(residual, None, mixture)
     source = _unshrunk(source, source_labels, num_classes)
     reference = []
@@ -137,6 +138,19 @@ def run_label_shift_test(source_probs, source_labels, target_probs, resamples, r
         reference.append(_nearest_prior(source[rows], source_labels[rows], shifted, num_classes)[1])
     p_value = (1 + np.count_nonzero(np.array(reference) >= residual)) / (1 + resamples)
     return LabelShiftTest(residual, float(p_value), mixture)
+
+
+def _tells_scatter(bins, labels, num_classes):
+    """Whether the source tells how far the confidences of every class scatter.
+
+    A few samples that are all as confident as each other have no scatter at all, while those of the
+    target have: nearly every label shift would be rejected.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    in_bins = np.zeros((num_classes, bins.shape[1]))
+    np.add.at(in_bins, labels, bins > 0)
+    varied = in_bins.max(axis=1) < counts
+    return bool(np.all((counts >= FEWEST_TO_JUDGE) & (varied | (counts >= ENOUGH_TO_JUDGE))))
 
 
 def _unshrunk(values, labels, num_classes):
@@ -156,7 +170,8 @@ def warn_unless_label_shift(result):
     if result.p_value is None:
         warnings.warn(
             "whether the target is a label shift of the source wasn't tested: that takes at least "
-            f"{FEWEST_TO_JUDGE} source samples of every class",
+            f"{FEWEST_TO_JUDGE} source samples of every class, of different confidence, or "
+            f"{ENOUGH_TO_JUDGE}",
             stacklevel=3,
         )
     elif result.p_value < SIGNIFICANCE:

@@ -11,6 +11,7 @@ from lade_tf.label_shift.bbse import bbse, solve_bbse
 from lade_tf.label_shift.checks import check_samples
 from lade_tf.label_shift.confusion import class_means
 from lade_tf.label_shift.diagnostics import (
+    ENOUGH_TO_JUDGE,
     FEWEST_TO_JUDGE,
     SIGNIFICANCE,
     effective_sample_size,
@@ -209,8 +210,9 @@ def verdict(result, method, samples):
         )
     elif result.low is not None:
         lines.append(
-            f"Whether it is a label shift at all wasn't tested: that takes {FEWEST_TO_JUDGE} "
-            "source images of every class."
+            "Whether it is a label shift at all wasn't tested: that takes "
+            f"{FEWEST_TO_JUDGE} source images of every class, of different confidence, or "
+            f"{ENOUGH_TO_JUDGE}."
         )
     return "\n".join(lines)
 

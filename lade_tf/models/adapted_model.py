@@ -250,6 +250,11 @@ class AdaptedModel(MultiWorkerModel):
         check_integer(batch_size, "batch_size", minimum=1)
         batches = batches_of(inputs_name, inputs)
         if labels is not None:
+            if batches and not isinstance(inputs, ORDERED) and not batches.yields_labels:
+                raise ValueError(
+                    f"{inputs_name} must yield its labels too, (inputs, labels), where it is a "
+                    f"{type(inputs).__name__}: its order is its own"
+                )
             if batches and not isinstance(inputs, ORDERED):
                 raise ValueError(
                     f"{name} must be left out where {inputs_name} is a {type(inputs).__name__}: "

@@ -123,12 +123,9 @@ def weights_by_class(training_prior, class_weight=None, sampled_counts=None):
     """Returns how often classes count, beside how often they occur: [classes], None for alike."""
     num_classes = training_prior.size
     if sampled_counts is not None:
-        sampled_counts = priors.check_counts(sampled_counts, name="sampled_counts")
-        if sampled_counts.size != num_classes:
-            raise ValueError(
-                f"sampled_counts must have {num_classes} entries, as class_counts; "
-                f"got {sampled_counts.size}"
-            )
+        sampled_counts = priors.check_counts(
+            sampled_counts, name="sampled_counts", num_classes=num_classes
+        )
         return sampled_counts / training_prior
     if class_weight is None:
         return None
@@ -141,11 +138,9 @@ def weights_by_class(training_prior, class_weight=None, sampled_counts=None):
         return 1 / training_prior
     if isinstance(class_weight, dict):
         class_weight = _of_dict(class_weight, num_classes)
-    weights = priors.check_counts(class_weight, name="class_weight", allow_zero=True)
-    if weights.size != num_classes:
-        raise ValueError(
-            f"class_weight must have {num_classes} entries, as class_counts; got {weights.size}"
-        )
+    weights = priors.check_counts(
+        class_weight, name="class_weight", allow_zero=True, num_classes=num_classes
+    )
     if not weights.all():
         raise ValueError(
             "class_weight must hold numbers > 0, as a class of weight 0 isn't trained; "

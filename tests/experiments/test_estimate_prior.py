@@ -58,7 +58,7 @@ def test_the_written_prior_is_that_of_the_estimator(
         f"--target={files / 'target'}{ending}",
     )
     output = run("estimate_prior.py", *flags, "--bootstrap=3", "--plot=prior.png", cwd=tmp_path)
-    assert "95 % bootstrap interval" in output and "label shift test" in output
+    assert "95 % bootstrap interval" in output and "label shift" in output
     written = json.loads((tmp_path / "prior.json").read_text())
     loaded = keras.saving.load_model(lade_run / "best.keras", compile=False)
     source, labels, target = samples

@@ -392,3 +392,16 @@ def test_residual_is_written_out():
         result = label_shift.label_shift_test(source_probs, labels, target_probs, resamples=1)
     assert result.residual == pytest.approx(np.linalg.norm(means @ result.mixture - center))
     assert result.residual == pytest.approx(nearest_mixture(means, center)[1])
+
+
+@pytest.mark.parametrize(("per_class", "judges"), [(30, False), (100, True)])
+def test_few_samples_that_are_all_as_confident_are_not_judged(per_class, judges):
+    labels = np.repeat(np.arange(3), per_class)
+    probs = np.eye(3)[labels] * 0.97 + 0.01
+    if judges:
+        result = label_shift.label_shift_test(probs, labels, probs[:50], resamples=19)
+        assert result.p_value > 0.05
+    else:
+        with pytest.warns(UserWarning, match="wasn't tested: .* of different confidence"):
+            result = label_shift.label_shift_test(probs, labels, probs[:50], resamples=19)
+        assert result.p_value is None

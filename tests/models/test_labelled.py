@@ -98,11 +98,12 @@ def test_an_estimate_goes_by_the_labels_that_a_loader_brings(model, of_arrays):
 @pytest.mark.parametrize("kind", LOOSE)
 def test_labels_beside_a_loader_are_refused(model, kind):
     before = model.target_prior
-    message = "abels must be left out where .*inputs is a"
-    for yielded in (SOURCE, LABELS), (SOURCE,):
-        with pytest.raises(ValueError, match=f"source_l{message}"):
+    left_out = "labels must be left out where .*inputs is a"
+    yields_none = "inputs must yield its labels too"
+    for yielded, message in ((SOURCE, LABELS), left_out), ((SOURCE,), yields_none):
+        with pytest.raises(ValueError, match=f"source_{message}"):
             model.adapt_to(TARGET, LOOSE[kind](*yielded), LABELS)
-        with pytest.raises(ValueError, match=f"^l{message}"):
+        with pytest.raises(ValueError, match=f"^{message}"):
             model.calibrate(LOOSE[kind](*yielded), LABELS)
     np.testing.assert_array_equal(model.target_prior, before)
     assert model.temperature == 1
