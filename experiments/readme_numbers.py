@@ -88,13 +88,17 @@ def standard_error():
 
 def shift_test():
     """How often the label shift test rejects, in % (experiments/shift_test.py)."""
-    results = runs.read_json(RESULTS / "shift_test.json")["rejected"]
+    results = runs.read_json(RESULTS / "shift_test.json")["label shift test"]
     kinds = list(next(iter(results.values())))
     rows = [f"| images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
     for per_class, shares in results.items():
-        cells = ["declines" if share is None else _percent(share) for share in shares.values()]
+        cells = [_of_judged(**share) for share in shares.values()]
         rows.append(f"| {per_class} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _of_judged(rejected, judged):
+    return "declines" if rejected is None else f"{_percent(rejected)} of {judged:.0%}"
 
 
 def full_recipe():

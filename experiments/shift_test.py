@@ -44,15 +44,18 @@ def draw(per_class, move, rng):
 
 
 def rejected(per_class, move, draws, resamples, seed):
-    """Returns the share of draws that the test rejects, None where it declines to judge."""
+    """Returns the share of draws that it rejects, of those that it judges, and the share of these.
+
+    The first is None where the test judges none.
+    """
     rng = np.random.default_rng(seed)
     p_values = [
         run_label_shift_test(*draw(per_class, move, rng), resamples, rng).p_value
         for _ in range(draws)
     ]
-    if None in p_values:
-        return None
-    return float(np.mean(np.array(p_values) < SIGNIFICANCE))
+    judged = [p_value for p_value in p_values if p_value is not None]
+    share = float(np.mean(np.array(judged) < SIGNIFICANCE)) if judged else None
+    return {"rejected": share, "judged": len(judged) / draws}
 
 
 def main():
@@ -72,7 +75,7 @@ def main():
             "classes": CLASSES,
             "target_images": TARGET_IMAGES,
             "seed": FLAGS.seed,
-            "rejected": results,
+            "label shift test": results,
         }
         runs.write_measured(FLAGS.output, content, start)
 
