@@ -21,7 +21,6 @@ copied. Where they are missing it fails, or, with --repeat_first_stages, softmax
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
@@ -201,14 +200,9 @@ def copy_result(run):
     result = runs.read_json(run.folder.file("result.json"))
     if "hashes" in result:  # those of the files that lie beside it now
         files = [run.copy / name for name in (predictions.FILE, predictions.LOGITS)]
-        hashes = {file.name: sha256(file) for file in files if file.exists()}
+        hashes = {file.name: runs.hash_of(file) for file in files if file.exists()}
         result["hashes"] = {**result["hashes"], **hashes}
     runs.write_json(run.copy / "result.json", result)  # the last: then all are there
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def train(command):

@@ -131,12 +131,12 @@ def test_the_hashes_of_a_copy_are_those_of_its_own_files(planned, trained, tmp_p
     (tmp_path / "results").rename(tmp_path / "old")
     for run_ in planned[:2]:
         path = run_.folder.file("result.json")
-        whole = {name: sweep.sha256(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
+        whole = {name: runs.hash_of(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
         runs.write_json(path, {**runs.read_json(path), "hashes": whole})
         sweep.copy_result(run_)
         hashes = runs.read_json(run_.copy / "result.json")["hashes"]
         there = {path.name for path in run_.copy.iterdir()} - {"result.json"}
-        assert {name: sweep.sha256(run_.copy / name) for name in there} == {
+        assert {name: runs.hash_of(run_.copy / name) for name in there} == {
             name: hashes[name] for name in there
         }
         assert hashes["best.keras"] == whole["best.keras"]  # of a file that isn't there
