@@ -192,8 +192,9 @@ def _read_folder(path):
         if os.path.realpath(entry) in seen:
             _warn_of_link(entry)
             continue
-        images = image_files(entry)
-        _warn_of_unread(entry)
+        files = _files(entry)
+        images = _images(files)
+        _warn_of_unread(entry, files)
         if not images:
             raise ValueError(
                 f"{entry} must hold an image ({', '.join(ENDINGS)}); got none: a class "
@@ -206,8 +207,8 @@ def _read_folder(path):
     return paths, names
 
 
-def _warn_of_unread(folder):
-    unread = [file for file in _files(folder, warn=False) if file.lower().endswith(UNREAD)]
+def _warn_of_unread(folder, files):
+    unread = [file for file in files if file.lower().endswith(UNREAD)]
     if unread:
         warnings.warn(
             f"files of {folder} that are passed over: {len(unread)}, {unread[0]} first; what is "
@@ -225,7 +226,11 @@ def image_files(folder):
     Raises:
         ValueError: for an image whose name isn't UTF-8.
     """
-    return [image_lists.check_utf8(file) for file in _files(folder) if _is_image(file)]
+    return _images(_files(folder))
+
+
+def _images(files):
+    return [image_lists.check_utf8(file) for file in files if _is_image(file)]
 
 
 def ignored(data_dir):
