@@ -1,6 +1,7 @@
 """A user's own images: a folder with one subfolder for each class, or CSVs of path,label."""
 
 import os
+import re
 import warnings
 
 from lade_tf.data import exif, image_lists
@@ -14,6 +15,11 @@ MISNAMED = {
     **dict.fromkeys(("testing", "tests"), "test"),
     **{split: split for split in SPLITS},
 }
+# With these before or behind it, and whatever isn't a letter, such a name means a split as well.
+_FILLER = r"(?:data|sets?|splits?|images?|imgs?|pictures?|photos?|files?|lists?|labels?|folders?)*"
+_MEANS_SPLIT = re.compile(f"{_FILLER}({'|'.join(sorted(MISNAMED, key=len)[::-1])}){_FILLER}")
+# Lists in forms that aren't read.
+LIST_ENDINGS = (".tsv", ".txt", ".json", ".jsonl", ".parquet", ".xls", ".xlsx")
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
 # Images of other kinds: a class that loses its own would have another count.
 UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".dng")
@@ -95,6 +101,9 @@ def read(data_dir, image_root=None):
     _check_names(folder, uses_csv)
     sources = {split: folder / f"{split}{'.csv' if uses_csv else ''}" for split in SPLITS}
     sources = {split: source for split, source in sources.items() if source.exists()}
+    _check_lists(folder, sources, uses_csv)
+    if not uses_csv:
+        _check_passed_over(folder, sources)
     if "train" not in sources or len(sources) == 1:
         raise ValueError(
             f"data_dir={folder} must hold train/ and test/ (or val/), each with a subfolder of "
@@ -149,15 +158,74 @@ def _check_names(folder, uses_csv):
             raise ValueError(f"{path} must be renamed to {wanted}, or go elsewhere; got {name!r}")
 
 
+def _split_meant(name):
+    """Returns the split that a name means, "val" of "Val_set" or "images-dev2", or None."""
+    match = _MEANS_SPLIT.fullmatch(re.sub("[^a-z]", "", name.lower()))
+    return MISNAMED[match[1]] if match else None
+
+
+def _check_lists(folder, sources, uses_csv):
+    """Refuses lists of a missing split that aren't read, and warns of those of others."""
+    used = {source.name for source in sources.values()}
+    for name in _entries(folder):
+        stem, ending = os.path.splitext(name)
+        split = _split_meant(stem)
+        if split is None or name in used or ending.lower() not in (".csv", *LIST_ENDINGS):
+            continue
+        read = "lists of images are CSVs" if uses_csv else "without a train.csv no list is read"
+        if split in sources:
+            warnings.warn(
+                f"{folder / name} is passed over: {read}, and {sources[split].name} is there",
+                stacklevel=4,
+            )
+            continue
+        is_list = uses_csv or split == "train"
+        wanted = f"be {split}.csv with the header path,label, or " if is_list else ""
+        raise ValueError(f"{folder / name} must {wanted}go elsewhere: {read}; got {name!r}")
+
+
+def _check_passed_over(folder, sources):
+    """Refuses a folder of images that means a missing split, and warns of others beside splits."""
+    passed_over = []
+    for name in _entries(folder):
+        path = folder / name
+        if path in sources.values() or not (_is_image(name) or _holds_image(path)):
+            continue
+        split = _split_meant(name)
+        if path.is_dir() and split is not None and split not in sources:
+            raise ValueError(
+                f"{path} must be renamed to {split}, or go elsewhere; got {name!r}, which holds "
+                "images"
+            )
+        passed_over.append(image_lists.printable(name))
+    if passed_over and sources:
+        shown = ", ".join(passed_over[: image_lists.SHOWN])
+        warnings.warn(
+            f"images of {folder} are passed over, for they lie beside "
+            f"{' and '.join(s.name for s in sources.values())}: in {len(passed_over)} places, "
+            f"{shown}",
+            stacklevel=4,
+        )
+
+
+def _holds_image(folder):
+    """Whether an image lies at any depth below a folder; it is looked for until there is one."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = _visible(folders)
+        if any(map(_is_image, _visible(names))):
+            return True
+    return False
+
+
 def _check_listed(folder, splits):
     """Refuses a folder of a split's name, beside lists, with images of which none is listed."""
     listed = {path.split(os.sep)[0] for images in splits.values() for path in images.paths}
-    for name in sorted(os.listdir(folder)):
-        split = MISNAMED.get(name.lower())
+    for name in _entries(folder):
+        split = _split_meant(name)
         # The images of a split that has its list are what the list says.
         if split is None or split in splits or name in listed:
             continue
-        if (folder / name).is_dir() and image_files(folder / name):
+        if _holds_image(folder / name):
             raise ValueError(
                 f"{folder / name} must be listed in {split}.csv, or go elsewhere: where there is a "
                 "train.csv, images are those that the lists name"
@@ -253,6 +321,10 @@ def _entries(folder):
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return _visible(names)
+
+
+def _visible(names):
     return [name for name in names if name[0] != "." and name.lower() not in LEFT_BY_SYSTEMS]
 
 

@@ -255,14 +255,79 @@ def test_a_file_that_is_there_twice(tmp_path, kind, name, target):
     assert len(loaded.train.paths) + len(loaded.test.paths) == 5
 
 
-@pytest.mark.parametrize("name", ["valid", "validation", "Val", "dev", "TEST2", "Training"])
-def test_another_name_of_a_split(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        *((name, "val") for name in ("valid", "validation", "Val", "dev")),
+        *((name, "val") for name in ("val_set", "images-dev2017", "ValImages", "Validation Data")),
+        ("Training", "train"),
+    ],
+)
+def test_another_name_of_a_split(tmp_path, name, wanted):
     make(tmp_path, *BASE, f"{name}/a/1.jpg")
-    if name == "TEST2":  # is none
-        assert data.load("folder", data_dir=tmp_path).val is None
-        return
-    wanted = "train" if name == "Training" else "val"
     with pytest.raises(ValueError, match=f"/{name} must be renamed to {wanted}, or go elsewhere"):
+        data.load("folder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["TEST2/a/1.jpg", "train_images/1.jpg", "unlabelled/deep/1.png", "a/1.jpg", "sheet.png"]
+)
+def test_images_beside_the_splits_are_told(tmp_path, name):
+    make(tmp_path, *BASE, name)
+    place = name.split("/")[0]
+    with pytest.warns(UserWarning, match=rf"beside train and test: in 1 places, {place}"):
+        loaded = data.load("folder", data_dir=tmp_path)
+    assert loaded.val is None and loaded.class_counts.tolist() == [1, 1]
+
+
+def test_what_holds_no_images_is_no_matter(tmp_path, recwarn):
+    make(tmp_path, *BASE, ".cache/1.jpg", "@eaDir/1.jpg", "runs/.thumbs/1.jpg")
+    for name in ("README.md", "val_masks/1.npy", "results.json", "duplicates.json", "labels.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    data.load("folder", data_dir=tmp_path)
+    assert not recwarn.list
+
+
+def test_splits_that_all_have_other_names(tmp_path):
+    make(tmp_path, "train_set/a/1.jpg", "train_set/b/1.jpg", "test_set/a/1.jpg")
+    with pytest.raises(ValueError, match="/test_set must be renamed to test, or go elsewhere"):
+        data.load("folder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train.tsv", "train.tsv must be train.csv with the header path,label, or go elsewhere"),
+        ("val_list.txt", "val_list.txt must go elsewhere: without a train.csv no list is read"),
+    ],
+)
+def test_a_list_that_is_not_read(tmp_path, name, message):
+    make(tmp_path, "test/a/1.jpg", *(BASE if name[0] == "v" else ()))
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=message):
+        data.load("folder", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val.tsv", "Valid_Files.json", "val_set.csv"])
+def test_a_list_beside_lists(tmp_path, name):
+    make(tmp_path, "images/1.jpg", "images/2.jpg", "images/3.jpg")
+    (tmp_path / "train.csv").write_text("path,label\nimages/1.jpg,a\nimages/2.jpg,b\n")
+    (tmp_path / "test.csv").write_text("path,label\nimages/3.jpg,b\n")
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name} must be val.csv with the header path,label"):
+        data.load("folder", data_dir=tmp_path)
+    other = name.lower().replace("valid", "test").replace("val", "test")
+    (tmp_path / name).rename(tmp_path / other)
+    with pytest.warns(UserWarning, match=f"{other} is passed over: lists .* test.csv is there"):
+        assert data.load("folder", data_dir=tmp_path).val is None
+
+
+def test_files_that_are_not_read_are_told_by_their_endings(tmp_path):
+    make(tmp_path, *BASE)
+    for name in ("2.tif", "3.TIFF", "notes.txt"):
+        (tmp_path / "train/b" / name).touch()
+    with pytest.warns(UserWarning, match=r"train/b that are passed over: 2, .*/2\.tif first"):
         data.load("folder", data_dir=tmp_path)
 
 
