@@ -32,7 +32,7 @@ def check_new_file(path, flag="--output", overwrite=None):
 def _message(error):
     """Returns what an error says; of an assertion in a graph no more than its own words."""
     # Imported late: not every binary reads images, and each starts with this file.
-    from lade_tf.data.file_reading import explained
+    from lade_tf.data.files.file_reading import explained
 
     if isinstance(error, tf.errors.OpError) and (text := explained(error.message)):
         return text

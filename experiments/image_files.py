@@ -10,7 +10,8 @@ import runs
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.data import exif, folder, image_decoding, small_images
+from lade_tf.data.files import exif, image_decoding
+from lade_tf.data.sets import folder, small_images
 
 BATCH_SIZE = 256
 DIGITS = "digits_lt"  # The one set whose white isn't 255.

@@ -15,7 +15,7 @@ from absl import flags
 import lade_tf
 from lade_tf import layers, losses, models, optimizers
 from lade_tf.checks import check_integer
-from lade_tf.data.folder import LARGEST_IN_MEMORY
+from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
 from lade_tf.models import decoupled
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from methods import POLICIES
 from table_formats import Comparison, Exact, Figure, Row, Table
 
 from lade_tf import priors
-from lade_tf.data import imagenet, inaturalist, places
+from lade_tf.data.sets import imagenet, inaturalist, places
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"

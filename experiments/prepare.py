@@ -32,17 +32,8 @@ import tfds_images
 from absl import flags
 
 import lade_tf
-from lade_tf.data import (
-    duplicates,
-    exif,
-    folder,
-    image_decoding,
-    image_lists,
-    imagenet,
-    inaturalist,
-    places,
-    records,
-)
+from lade_tf.data.files import duplicates, exif, image_decoding, image_lists, records
+from lade_tf.data.sets import folder, imagenet, inaturalist, places
 from lade_tf.metrics.accuracy import shot_groups
 
 FLAGS = flags.FLAGS

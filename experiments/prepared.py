@@ -2,7 +2,7 @@
 
 import runs
 
-from lade_tf.data import duplicates
+from lade_tf.data.files import duplicates
 
 DUPLICATES = "duplicates.json"
 SHOWN = 10

@@ -10,7 +10,7 @@ import pathlib
 
 from methods import METHODS, PARAMETERS, REQUIRED, num_epochs
 
-from lade_tf.data.folder import LARGEST_IN_MEMORY
+from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
 
 # What the published long-tail recipes of 2021 do without.
 PLAIN = {
@@ -28,7 +28,7 @@ PLAIN = {
     "momentum": 0.9,
     "imbalance_ratio": None,  # the set's own counts
 }
-# Of a user's own images, see `lade_tf.data.folder.load`.
+# Of a user's own images, see `lade_tf.data.sets.folder.load`.
 OWN_IMAGES = {"max_pixel": None, "image_root": None, "allow_duplicates": False}
 CIFAR = {
     **PLAIN,

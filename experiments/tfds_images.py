@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from lade_tf.data import records
+from lade_tf.data.files import records
 
 # tensorflow-datasets' name of the set, the feature that tells an image from others, and how the
 # path in a list tells it.

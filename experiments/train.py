@@ -31,7 +31,8 @@ from callbacks import Checkpoint, StopOnNaN, StopOnSignal
 
 import lade_tf
 from lade_tf import priors
-from lade_tf.data import folder, image_decoding, records
+from lade_tf.data.files import image_decoding, records
+from lade_tf.data.sets import folder
 
 FLAGS = flags.FLAGS
 

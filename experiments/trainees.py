@@ -16,7 +16,7 @@ import runs
 import lade_tf
 from lade_tf import backbones, layers, losses, models
 from lade_tf.data import class_probabilities
-from lade_tf.data.folder import LARGEST_IN_MEMORY
+from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
 from lade_tf.models import decoupled
 
 BACKBONES = {

@@ -20,7 +20,8 @@ import runs
 import tensorflow as tf
 from absl import flags
 
-from lade_tf.data import AUGMENTATIONS, policies
+from lade_tf.data import AUGMENTATIONS
+from lade_tf.data.augmentation import policies
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batches", 20, "Batches in a turn.", lower_bound=1)

@@ -29,7 +29,9 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image, ImageEnhance
 
-from lade_tf.data import FileData, FileSplit, color_jitter, image_decoding, records, resized_crop
+from lade_tf.data import FileData, FileSplit
+from lade_tf.data.augmentation import color_jitter, resized_crop
+from lade_tf.data.files import image_decoding, records
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("images", None, "Folder of JPEG images, in subfolders or not.", required=True)

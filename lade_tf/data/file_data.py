@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_integer, check_number
-from lade_tf.data import color_jitter, image_decoding, mixup, philox, policies, resized_crop
+from lade_tf.data import random
+from lade_tf.data.augmentation import color_jitter, mixup, policies, resized_crop
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_range, check_sampling
-from lade_tf.data.file_reading import read_files
+from lade_tf.data.files import image_decoding
+from lade_tf.data.files.file_reading import read_files
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import graph_function, prefetched
 
@@ -25,7 +27,7 @@ class FileSplit:
     """Image files and their labels.
 
     Attributes:
-        paths: absolute file names, or places in TFRecords (lade_tf/data/records.py).
+        paths: absolute file names, or places in TFRecords (`lade_tf.data.files.records`).
         labels: [files] int32.
         orientations: [files] uint8, EXIF orientations 1 to 8 to undo, or None to show every image
             as it is stored.
@@ -150,7 +152,7 @@ class FileData(DataSet):
         Returns:
             A `tf.data.Dataset` of (images [batch, size, size, 3] float32 in 0..255, labels [batch]
             int32). Normalisation is the network's. With mixup the labels are a triple, see
-            `lade_tf.data.mixup`.
+            `augmentation.mixup`.
 
         Raises:
             ValueError: if `batch_size` is less than 1 or exceeds the training set,
@@ -231,7 +233,7 @@ class FileData(DataSet):
         seeds = tf.random.split(tf.random.fold_in(step_seed, 3, alg="philox"), 3, alg="philox")
         return (
             resized_crop.draw_crops(batch_size, seeds[0]),
-            philox.integers([batch_size], seeds[1], 2),
+            random.integers([batch_size], seeds[1], 2),
             *color_jitter.draw_jitter(batch_size, seeds[2], self.jitter),
         )
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from lade_tf.data import mixup, policies
+from lade_tf.data.augmentation import mixup, policies
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import graph_function, prefetched
@@ -121,7 +121,7 @@ class ImageData(DataSet):
         Returns:
             A `tf.data.Dataset` of (images [batch, height, width, channels] float32 in
             0..`pixel_max`, labels [batch] int32). Normalisation is the network's. With mixup the
-            labels are a triple, see `lade_tf.data.mixup`, which `lade_tf.AdaptedModel` trains on.
+            labels are a triple, see `augmentation.mixup`, which `lade_tf.AdaptedModel` trains on.
 
         Raises:
             ValueError: if `batch_size` is less than 1 or exceeds the training set,

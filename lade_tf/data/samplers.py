@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_number
-from lade_tf.data import philox
+from lade_tf.data import random
 from lade_tf.priors import check_counts
 
 # The position of a name is part of its random streams: new names go to the end.
@@ -81,7 +81,7 @@ def epoch_sampler(sampler, labels, class_counts, epochs, size):
     """
 
     def shuffle(_, seed):
-        return philox.permutation(len(labels), seed)[:size]
+        return random.permutation(len(labels), seed)[:size]
 
     if sampler == "instance":
         return shuffle
@@ -97,7 +97,7 @@ def epoch_sampler(sampler, labels, class_counts, epochs, size):
 
     def draw(epoch, seed):
         progress = tf.cast(epoch, tf.float64) / max(1, epochs - 1)
-        uniform = philox.uniform([2, size], seed, tf.float64)
+        uniform = random.uniform([2, size], seed, tf.float64)
         drawn = tf.searchsorted((1 - progress) * start + progress * end, uniform[0], side="right")
         member = tf.cast(uniform[1] * tf.gather(counts.astype(np.float64), drawn), tf.int32)
         return tf.gather(by_class, tf.gather(first, drawn) + member)

@@ -363,9 +363,7 @@ class AdaptedModel(MultiWorkerModel):
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if len(label_sets(y)) > 1:
-            raise ValueError(
-                "labels of lade_tf.data.mixup are for training: evaluate on plain ones"
-            )
+            raise ValueError("labels that mixup gives are for training: evaluate on plain ones")
         outputs = self._outputs(x, training=False)
         loss, share = self._replica_loss(x, y, outputs, sample_weight, training=False)
         return self._update_metrics(x, y, outputs, sample_weight, loss, share)
@@ -586,12 +584,12 @@ def _sum_over_replicas(value):
 
 
 def label_sets(y):
-    """Returns the labels that a batch has: one set, or the two of `lade_tf.data.mixup`."""
+    """Returns the labels that a batch has: one set, or the two that mixup gives."""
     if not isinstance(y, (tuple, list, dict)):
         return (y,)
     if not isinstance(y, tuple) or len(y) != 3 or not y[2].dtype.is_floating:
         raise ValueError(
-            "labels must be one tensor [batch], or the three that lade_tf.data.mixup gives, "
+            "labels must be one tensor [batch], or the three that mixup gives, "
             f"(labels, other labels, shares); got {keras.tree.map_structure(_describe, y)}"
         )
     return y[:2]

@@ -16,7 +16,7 @@ class LADEModel(OwnLossModel):
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss"
     is LADE and its two terms stand beside it: "cross_entropy" (Balanced Softmax) and "lader".
     The metrics see the logits adapted to the stored target prior, uniform at first. On labels of
-    `lade_tf.data.mixup` the two terms are means over both sets of labels.
+    mixup the two terms are means over both sets of labels.
 
     >>> model = lade_tf.LADEModel(network, class_counts=[900, 90, 10])
     >>> model.compile(optimizer="sgd", metrics=["accuracy"])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from lade_tf.data.file_data import FileData, FileSplit
-from lade_tf.data.file_reading import explained
+from lade_tf.data.files.file_reading import explained
 
 SIZE = 14  # 16 before the central crop.
 COUNTS = [6, 4, 2]

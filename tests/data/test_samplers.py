@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from lade_tf.data import ImageData, Split, samplers
-from lade_tf.data.augmentation import random_crop_flip
+from lade_tf.data.augmentation.crop_flip import random_crop_flip
 from lade_tf.data.samplers import SAMPLERS, class_probabilities, epoch_seed
 
 COUNTS = [90, 30, 9, 1]
@@ -210,7 +210,7 @@ def test_an_unknown_sampler_is_refused_by_the_data():
 def test_a_number_on_the_edge_of_two_classes_is_the_second(monkeypatch):
     """So is 0 the first class: each has the numbers from its lower edge to below its upper one."""
     edges = tf.constant([[0.0, 0.25, 0.5, 0.75], [0.0] * 4], tf.float64)
-    monkeypatch.setattr(samplers.philox, "uniform", lambda *_: edges)
+    monkeypatch.setattr(samplers.random, "uniform", lambda *_: edges)
     labels = np.array([0, 1, 2, 3])
     draw = samplers.epoch_sampler("class_balanced", labels, [1] * 4, epochs=1, size=4)
     assert draw(tf.constant(0, tf.int64), None).numpy().tolist() == [0, 1, 2, 3]

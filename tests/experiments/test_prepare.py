@@ -11,7 +11,8 @@ import tfds_images
 from binaries import run
 from PIL import Image
 
-from lade_tf.data import places, records
+from lade_tf.data.files import records
+from lade_tf.data.sets import places
 
 HEADER = "split  images  classes  largest  smallest  many  medium  few"
 

@@ -1,0 +1,1 @@
+"""Image files: lists of them, reading, decoding, packing."""
