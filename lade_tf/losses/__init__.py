@@ -2,7 +2,7 @@
 
 Each has `source_prior`, what it leaves in the logits that it trains: None for nothing
 (disentangled), "training" for the training prior, or a prior, [classes]. A loss of your own that
-has it is understood by `lade_tf.adapt` too.
+has it is understood by `lade_tf.adapt` too; `lade_tf.losses.base` has what these ones share.
 """
 
 from lade_tf.losses.balanced_softmax import BalancedSoftmax, balanced_softmax

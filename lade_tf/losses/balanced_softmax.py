@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import ops, priors
 from lade_tf.checks import check_number
+from lade_tf.losses.base import ClassCountsLoss, checked
 
 
 def check_label_smoothing(value):
@@ -32,20 +32,18 @@ def balanced_softmax(logits, labels, log_prior, tau=1.0, label_smoothing=0.0):
         [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
         out of range.
     """
-    logits = tf.convert_to_tensor(logits)
-    logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
-    labels, validity = ops.check_labels(labels, logits, len(log_prior))
+    logits, labels, validity = checked(logits, labels, len(log_prior))
     logits += tf.constant(tau * log_prior, logits.dtype)
     values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     if label_smoothing:
         prior = tf.constant(np.exp(log_prior), logits.dtype)
         of_prior = tf.reduce_logsumexp(logits, axis=-1) - tf.linalg.matvec(logits, prior)
         values += label_smoothing * (of_prior - values)
-    return values * tf.cast(validity, values.dtype)
+    return values * validity
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class BalancedSoftmax(keras.losses.Loss):
+class BalancedSoftmax(ClassCountsLoss):
     """Cross-entropy of softmax(f + log π), π the training prior.
 
     Reference: Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS
@@ -61,6 +59,7 @@ class BalancedSoftmax(keras.losses.Loss):
             one, which would leave a prior in the logits.
     """
 
+    ARGUMENTS = ("class_counts", "zero_count", "label_smoothing")
     source_prior = None
 
     def __init__(
@@ -72,21 +71,9 @@ class BalancedSoftmax(keras.losses.Loss):
         reduction="sum_over_batch_size",
         dtype="float32",
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
-        self.class_counts = priors.plain_counts(class_counts)
-        self.zero_count = zero_count
+        super().__init__(class_counts, zero_count, name, reduction, dtype)
         self.label_smoothing = check_label_smoothing(label_smoothing)
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
+    def values(self, logits, labels):
         smoothing = self.label_smoothing
-        return balanced_softmax(y_pred, y_true, self.log_prior, label_smoothing=smoothing)
-
-    def get_config(self):
-        config = {
-            "class_counts": self.class_counts,
-            "zero_count": self.zero_count,
-            "label_smoothing": self.label_smoothing,
-        }
-        return {**super().get_config(), "dtype": self.dtype, **config}
+        return balanced_softmax(logits, labels, self.log_prior, label_smoothing=smoothing)

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lade_tf import ops, priors
+from lade_tf import priors
 from lade_tf.checks import check_number
+from lade_tf.losses.base import ClassCountsLoss, LogitsLoss, checked
 
 
 def focal(logits, labels, gamma):
@@ -17,9 +18,10 @@ def focal(logits, labels, gamma):
         gamma: γ ≥ 0; 0 is cross-entropy.
 
     Returns:
-        [batch] float32, in nats. NaN under XLA where a label is out of range.
+        [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
+        out of range.
     """
-    logits, labels, validity = _checked(logits, labels, logits.shape[-1])
+    logits, labels, validity = checked(logits, labels, logits.shape[-1])
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     values = _power(-tf.math.expm1(-cross_entropy), gamma) * cross_entropy
     return values * validity
@@ -38,15 +40,16 @@ def class_balanced_focal(logits, labels, class_weights, gamma):
         gamma: γ ≥ 0; 0 is class-balanced binary cross-entropy.
 
     Returns:
-        [batch] float32, in nats. NaN under XLA where a label is out of range.
+        [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
+        out of range.
     """
     num_classes = len(class_weights)
-    logits, labels, validity = _checked(logits, labels, num_classes)
-    signs = 2 * tf.one_hot(labels, num_classes) - 1
+    logits, labels, validity = checked(logits, labels, num_classes)
+    signs = 2 * tf.one_hot(labels, num_classes, dtype=logits.dtype) - 1
     # σ(−z) = 1 − q and softplus(−z) = −log q for z = ±f.
     margins = signs * logits
     terms = _power(tf.sigmoid(-margins), gamma) * tf.nn.softplus(-margins)
-    weights = tf.gather(tf.constant(class_weights, tf.float32), labels)
+    weights = tf.gather(tf.constant(class_weights, logits.dtype), labels)
     return weights * tf.reduce_sum(terms, axis=-1) * validity
 
 
@@ -70,7 +73,7 @@ def effective_number_weights(class_counts, beta, zero_count="error"):
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class Focal(keras.losses.Loss):
+class Focal(LogitsLoss):
     """Softmax focal loss, −(1 − p_y)^γ · log p_y, on integer labels and logits.
 
     Reference: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4, on the
@@ -83,22 +86,19 @@ class Focal(keras.losses.Loss):
         gamma: γ ≥ 0.
     """
 
+    ARGUMENTS = ("gamma",)
     source_prior = "training"
 
     def __init__(self, gamma=2.0, name="focal", reduction="sum_over_batch_size", dtype="float32"):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.gamma = check_number(gamma, "gamma", minimum=0)
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
-        return focal(y_pred, y_true, self.gamma)
-
-    def get_config(self):
-        return {**super().get_config(), "dtype": self.dtype, "gamma": self.gamma}
+    def values(self, logits, labels):
+        return focal(logits, labels, self.gamma)
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class ClassBalancedFocal(keras.losses.Loss):
+class ClassBalancedFocal(ClassCountsLoss):
     """Class-balanced focal loss on sigmoids, on integer labels and logits.
 
     Reference: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
@@ -113,6 +113,7 @@ class ClassBalancedFocal(keras.losses.Loss):
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
 
+    ARGUMENTS = ("class_counts", "beta", "gamma", "zero_count")
     source_prior = None
 
     def __init__(
@@ -125,31 +126,13 @@ class ClassBalancedFocal(keras.losses.Loss):
         reduction="sum_over_batch_size",
         dtype="float32",
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(class_counts, zero_count, name, reduction, dtype)
         self.class_weights = effective_number_weights(class_counts, beta, zero_count)
-        self.class_counts = priors.plain_counts(class_counts)
         self.beta = float(beta)
         self.gamma = check_number(gamma, "gamma", minimum=0)
-        self.zero_count = zero_count
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
-        return class_balanced_focal(y_pred, y_true, self.class_weights, self.gamma)
-
-    def get_config(self):
-        config = {
-            "class_counts": self.class_counts,
-            "beta": self.beta,
-            "gamma": self.gamma,
-            "zero_count": self.zero_count,
-        }
-        return {**super().get_config(), "dtype": self.dtype, **config}
-
-
-def _checked(logits, labels, num_classes):
-    logits = tf.cast(logits, tf.float32)
-    labels, validity = ops.check_labels(labels, logits, num_classes)
-    return logits, labels, validity
+    def values(self, logits, labels):
+        return class_balanced_focal(logits, labels, self.class_weights, self.gamma)
 
 
 def _power(base, gamma):

@@ -3,12 +3,13 @@
 import keras
 import tensorflow as tf
 
-from lade_tf import ops, priors
+from lade_tf import ops
 from lade_tf.checks import check_choice, check_number
+from lade_tf.losses.base import ClassCountsLoss
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class LADE(keras.losses.Loss):
+class LADE(ClassCountsLoss):
     """mean_i CE(softmax(f_i + log π), y_i) + α · LADER, on integer labels and logits.
 
     Reference: Hong et al., "Disentangling Label Distribution for Long-tailed Visual Recognition",
@@ -36,6 +37,7 @@ class LADE(keras.losses.Loss):
         ValueError: for bad arguments; for labels out of range see `lade_tf.ops.check_labels`.
     """
 
+    ARGUMENTS = ("class_counts", "alpha", "remine_lambda", "estimator", "zero_count")
     source_prior = None
 
     def __init__(
@@ -49,13 +51,10 @@ class LADE(keras.losses.Loss):
         reduction="mean_with_sample_weight",
         dtype="float32",
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.prior = priors.class_prior(class_counts, zero_count)
-        self.class_counts = priors.plain_counts(class_counts)
+        super().__init__(class_counts, zero_count, name, reduction, dtype)
         self.alpha = check_number(alpha, "alpha", minimum=0)
         self.remine_lambda = check_number(remine_lambda, "remine_lambda", minimum=0)
         self.estimator = check_choice(estimator, ops.ESTIMATORS, "estimator")
-        self.zero_count = zero_count
 
     def local_terms(self, logits, labels, sample_weight=None):
         """Returns what needs no other replica: (cross-entropy [batch], statistics [3, C]).
@@ -74,21 +73,10 @@ class LADE(keras.losses.Loss):
             y_true = (y_true, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
-        labels, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
-        cross_entropy, statistics = self.local_terms(y_pred, labels, sample_weight)
+    def values(self, logits, labels):
+        labels, sample_weight = labels if isinstance(labels, tuple) else (labels, None)
+        cross_entropy, statistics = self.local_terms(logits, labels, sample_weight)
         regulariser, share = self.lader(statistics)
         # Keras weights replicas alike, whatever share of the batch they have.
         scale = share * tf.distribute.get_strategy().num_replicas_in_sync
         return scale * (cross_entropy + self.alpha * regulariser)
-
-    def get_config(self):
-        config = {
-            "class_counts": self.class_counts,
-            "alpha": self.alpha,
-            "remine_lambda": self.remine_lambda,
-            "estimator": self.estimator,
-            "zero_count": self.zero_count,
-        }
-        return {**super().get_config(), "dtype": self.dtype, **config}

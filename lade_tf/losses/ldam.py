@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
-from lade_tf import ops, priors
+from lade_tf import priors
 from lade_tf.checks import check_number
+from lade_tf.losses.base import ClassCountsLoss, checked
 
 
 def ldam_margins(class_counts, max_margin, zero_count="error"):
@@ -31,17 +32,18 @@ def ldam(logits, labels, margins):
         margins: [classes], in units of the logits.
 
     Returns:
-        [batch] float32, in nats. NaN under XLA where a label is out of range.
+        [batch] in nats; float32, or float64 for float64 logits. NaN under XLA where a label is
+        out of range.
     """
-    logits = tf.cast(logits, tf.float32)
-    labels, validity = ops.check_labels(labels, logits, len(margins))
-    taken_off = tf.one_hot(labels, len(margins)) * tf.constant(margins, tf.float32)
+    logits, labels, validity = checked(logits, labels, len(margins))
+    one_hot = tf.one_hot(labels, len(margins), dtype=logits.dtype)
+    taken_off = one_hot * tf.constant(margins, logits.dtype)
     values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits - taken_off)
     return values * validity
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class LDAM(keras.losses.Loss):
+class LDAM(ClassCountsLoss):
     """Label-distribution-aware margin loss, on integer labels and the logits scale · cosine.
 
     The label's logit is lowered by scale · Δ_c. The scale is the classifier's
@@ -62,6 +64,7 @@ class LDAM(keras.losses.Loss):
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
 
+    ARGUMENTS = ("class_counts", "max_margin", "scale", "zero_count")
     source_prior = "training"
 
     def __init__(
@@ -74,22 +77,10 @@ class LDAM(keras.losses.Loss):
         reduction="sum_over_batch_size",
         dtype="float32",
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(class_counts, zero_count, name, reduction, dtype)
         self.scale = check_number(scale, "scale", above=0)
         self.margins = ldam_margins(class_counts, max_margin, zero_count)
-        self.class_counts = priors.plain_counts(class_counts)
         self.max_margin = float(max_margin)
-        self.zero_count = zero_count
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
-        return ldam(y_pred, y_true, self.scale * self.margins)
-
-    def get_config(self):
-        config = {
-            "class_counts": self.class_counts,
-            "max_margin": self.max_margin,
-            "scale": self.scale,
-            "zero_count": self.zero_count,
-        }
-        return {**super().get_config(), "dtype": self.dtype, **config}
+    def values(self, logits, labels):
+        return ldam(logits, labels, self.scale * self.margins)

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from lade_tf import ops, priors
 from lade_tf.checks import check_number
 from lade_tf.losses.balanced_softmax import balanced_softmax, check_label_smoothing
+from lade_tf.losses.base import ClassCountsLoss
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class LogitAdjustment(keras.losses.Loss):
+class LogitAdjustment(ClassCountsLoss):
     """Cross-entropy of softmax(f + τ·log π), π the training prior, on integer labels and logits.
 
     Reference: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10. The
@@ -27,6 +27,8 @@ class LogitAdjustment(keras.losses.Loss):
             one, with which the logits would carry another prior.
     """
 
+    ARGUMENTS = ("class_counts", "tau", "zero_count", "label_smoothing")
+
     def __init__(
         self,
         class_counts,
@@ -37,11 +39,8 @@ class LogitAdjustment(keras.losses.Loss):
         reduction="sum_over_batch_size",
         dtype="float32",
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(class_counts, zero_count, name, reduction, dtype)
         self.tau = check_number(tau, "tau", minimum=0)
-        self.log_prior = np.log(priors.class_prior(class_counts, zero_count))
-        self.class_counts = priors.plain_counts(class_counts)
-        self.zero_count = zero_count
         self.label_smoothing = check_label_smoothing(label_smoothing)
 
     @property
@@ -50,15 +49,5 @@ class LogitAdjustment(keras.losses.Loss):
         power = np.exp((1 - self.tau) * (self.log_prior - self.log_prior.max()))
         return power / power.sum()
 
-    def call(self, y_true, y_pred):
-        ops.check_logits(y_pred)
-        return balanced_softmax(y_pred, y_true, self.log_prior, self.tau, self.label_smoothing)
-
-    def get_config(self):
-        config = {
-            "class_counts": self.class_counts,
-            "tau": self.tau,
-            "zero_count": self.zero_count,
-            "label_smoothing": self.label_smoothing,
-        }
-        return {**super().get_config(), "dtype": self.dtype, **config}
+    def values(self, logits, labels):
+        return balanced_softmax(logits, labels, self.log_prior, self.tau, self.label_smoothing)

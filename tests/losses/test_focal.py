@@ -1,13 +1,12 @@
-"""Focal, class-balanced focal and logit adjustment against float64 NumPy."""
+"""Focal and class-balanced focal against float64 NumPy."""
 
 import fractions
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from lade_tf import losses, priors
+from lade_tf import losses
 
 COUNTS = [60, 30, 8, 2]
 
@@ -92,64 +91,6 @@ def test_effective_numbers_keep_their_digits_for_a_beta_next_to_1():
     np.testing.assert_allclose(weights, 3 * inverse / inverse.sum(), rtol=1e-13)
 
 
-def test_logit_adjustment_goes_from_cross_entropy_to_balanced_softmax():
-    logits, labels = make_batch()
-    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
-    none, half, whole = (losses.LogitAdjustment(COUNTS, tau) for tau in (0.0, 0.5, 1.0))
-    np.testing.assert_allclose(none(labels, logits), plain, rtol=1e-6)
-    np.testing.assert_allclose(
-        whole(labels, logits), losses.BalancedSoftmax(COUNTS)(labels, logits), rtol=1e-6
-    )
-    np.testing.assert_allclose(none.source_prior, priors.class_prior(COUNTS))
-    np.testing.assert_allclose(whole.source_prior, 0.25)
-    np.testing.assert_allclose(half.source_prior, np.sqrt(COUNTS) / np.sqrt(COUNTS).sum())
-    adjusted = softmax(logits + 0.5 * np.log(np.array(COUNTS) / 100))
-    expected = -np.log(adjusted[np.arange(12), labels]).mean()
-    assert half(labels, logits).numpy() == pytest.approx(expected, rel=1e-5)
-
-
-LOSSES = {
-    "focal": lambda: losses.Focal(0.5),
-    "cb_focal": lambda: losses.ClassBalancedFocal(COUNTS, 0.9999, 0.5),
-    "logit_adjustment": lambda: losses.LogitAdjustment(COUNTS, 2.0),
-}
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_value_and_gradient_are_finite_for_extreme_logits(name):
-    logits = tf.constant([[80.0, -80, 0, 0], [-80, 80, 0, 0], [0, 0, 80, -80]])
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        value = LOSSES[name]()([0, 0, 2], logits)
-    assert np.isfinite(value) and np.isfinite(tape.gradient(value, logits)).all()
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_gradient_is_that_of_finite_differences(name):
-    logits, labels = make_batch(size=3)
-    loss = LOSSES[name]()
-    variable = tf.Variable(logits)
-    with tf.GradientTape() as tape:
-        value = loss(labels, variable)
-    gradient = tape.gradient(value, variable).numpy()
-    step = 1e-2
-    for index in np.ndindex(logits.shape):
-        up, down = logits.copy(), logits.copy()
-        up[index] += step
-        down[index] -= step
-        slope = (loss(labels, up).numpy() - loss(labels, down).numpy()) / (2 * step)
-        assert gradient[index] == pytest.approx(slope, abs=2e-3, rel=2e-2)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_labels_out_of_range_raise_and_are_nan_under_xla(name):
-    loss = LOSSES[name]()
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"integers in 0\.\.3"):
-        loss([0, 4], np.zeros((2, 4), np.float32))
-    compiled = tf.function(lambda y, f: loss(y, f), jit_compile=True)
-    assert np.isnan(compiled(np.array([0, 4]), np.zeros((2, 4), np.float32)).numpy())
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -157,7 +98,6 @@ def test_labels_out_of_range_raise_and_are_nan_under_xla(name):
         (lambda: losses.ClassBalancedFocal(COUNTS, 1.0), r"beta must be a number in \[0, 1\)"),
         (lambda: losses.ClassBalancedFocal(COUNTS, -0.1), r"beta must be a number in \[0, 1\)"),
         (lambda: losses.ClassBalancedFocal([3, 0]), 'numbers > 0 .zero_count="smooth"'),
-        (lambda: losses.LogitAdjustment(COUNTS, -1), "tau must be a finite number >= 0; got -1"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

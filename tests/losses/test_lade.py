@@ -42,25 +42,10 @@ def test_the_released_cross_entropy_adds_1e_9_to_the_prior(estimator, epsilon):
     )
 
 
-def test_balanced_softmax_is_the_oracle():
-    logits, labels = make_batch()
-    log_prior = np.log(np.array(COUNTS) / 100)
-    values = losses.BalancedSoftmax(COUNTS, reduction="none")(labels, logits)
-    expected = oracles.cross_entropy(logits, labels, log_prior)
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
-
-
 def test_lade_without_alpha_is_balanced_softmax():
     logits, labels = make_batch()
     lade = losses.LADE(COUNTS, alpha=0.0)(labels, logits)
     np.testing.assert_allclose(lade, losses.BalancedSoftmax(COUNTS)(labels, logits), rtol=1e-6)
-
-
-def test_balanced_softmax_of_uniform_counts_is_plain_cross_entropy():
-    logits, labels = make_batch()
-    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    uniform = losses.BalancedSoftmax([7, 7, 7, 7])
-    np.testing.assert_allclose(uniform(labels, logits), plain(labels, logits), rtol=1e-6)
 
 
 def test_a_sample_weight_is_a_number_of_occurrences():
@@ -70,34 +55,6 @@ def test_a_sample_weight_is_a_number_of_occurrences():
     repeated = loss(np.repeat(labels, weight), np.repeat(logits, weight, axis=0))
     weighted = loss(labels, logits, sample_weight=weight)
     np.testing.assert_allclose(weighted, repeated, rtol=1e-5)
-
-
-def test_labels_as_keras_hands_them_over():
-    logits, labels = make_batch()
-    loss = losses.LADE(COUNTS)
-    column_of_floats = labels.astype(np.float32)[:, None]
-    np.testing.assert_array_equal(loss(column_of_floats, logits), loss(labels, logits))
-
-
-def test_a_class_without_samples_is_a_stated_case():
-    logits, labels = make_batch()
-    for loss in (losses.LADE, losses.BalancedSoftmax):
-        with pytest.raises(ValueError, match='numbers > 0 .zero_count="smooth"'):
-            loss([60, 30, 8, 0])
-        smooth = loss([60, 30, 8, 0], zero_count="smooth")(labels, logits)
-        np.testing.assert_allclose(smooth, loss([61, 31, 9, 1])(labels, logits), rtol=1e-6)
-
-
-def test_logits_of_another_number_of_classes_are_refused():
-    for loss in (losses.LADE(COUNTS), losses.BalancedSoftmax(COUNTS)):
-        with pytest.raises(ValueError, match=r"logits must have shape \[batch, 4\]"):
-            loss([0, 1], np.zeros((2, 5), np.float32))
-
-
-@pytest.mark.parametrize("loss", [losses.LADE(COUNTS), losses.BalancedSoftmax(COUNTS)])
-def test_labels_out_of_range_are_nan_under_xla(loss):
-    compiled = tf.function(lambda y, f: loss(y, f), jit_compile=True)
-    assert np.isnan(compiled(np.array([0, 4]), np.zeros((2, 4), np.float32)).numpy())
 
 
 @pytest.mark.parametrize(
