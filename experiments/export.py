@@ -6,7 +6,8 @@
 `lade_tf.models.export` describes the signatures. The target prior can still be changed when the
 model is served; the flag sets the one it starts with. --calibrate is a labelled sample that the
 model wasn't trained on, of any label distribution, as the --source of estimate_prior.py: a
-temperature, fitted to it, makes the served probabilities right.
+temperature, fitted to it, makes the served probabilities right. Where the sample contradicts the
+prior that the run's logits carry, a warning says so.
 """
 
 import pathlib
@@ -20,6 +21,7 @@ import runs
 from absl import flags
 
 from lade_tf import label_shift
+from lade_tf.label_shift.carried_prior import find_contradiction
 from lade_tf.models.export import TRAINING_PRIOR_ASSET
 
 FLAGS = flags.FLAGS
@@ -54,6 +56,11 @@ def calibrate(model, run, class_names):
     temperature = label_shift.fit_temperature(logits, labels, classifier.source_prior)
     model.prior_adapt.set_temperature(temperature)
     print(f"temperature {temperature:.3f}, from {len(labels):,} labelled images")
+    contradiction = find_contradiction(
+        logits, labels, model.training_prior, classifier.source_prior
+    )
+    if contradiction:
+        print(f"Warning: {contradiction}")
 
 
 def main():

@@ -63,6 +63,19 @@ class Contradiction:
     found: np.ndarray
     p_value: float
 
+    def __str__(self):
+        order = np.argsort(self.found / self.taken)
+        extremes = ", ".join(
+            f"class {c} {self.taken[c]:.3g} against {self.found[c]:.3g}"
+            for c in (order[-1], order[0])
+        )
+        return (
+            "the labelled data contradict the prior that the logits are taken to carry: "
+            f"{_shown(self.taken)} is taken, and the data point to {_shown(self.found)} "
+            f"({extremes}; p-value {self.p_value:.2g}). Labels in another order than the images "
+            "do that too"
+        )
+
 
 def fit_carried_prior(logits, labels, training_prior, source_prior=None):
     """Fits temperature and carried prior of a classifier to a labelled sample by its likelihood.
@@ -103,8 +116,8 @@ def find_contradiction(logits, labels, training_prior, source_prior=None):
     """Returns a `Contradiction` if a labelled sample speaks against a carried prior, else None.
 
     Two tests, each at a level of 0.005: the likelihood ratio of τ, one degree of freedom at any
-    size; and, where every class of the sample has ten images, that of the classes' biases. What
-    they find must also matter: large samples tell any network's departure from its prior, and
+    size; and that of the biases of the classes with ten images, at least three, among themselves.
+    What they find must also matter: large samples tell any network's departure from its prior, and
     those of well trained ones are below 0.5 nats (root mean square over the classes; 0.47 of
     softmax and 0.34 of LADE after 200 epochs on CIFAR-100-LT).
 
@@ -120,13 +133,14 @@ def find_contradiction(logits, labels, training_prior, source_prior=None):
     without = sample.fit(start=[fitted[0], 0.0, *fitted[2:]], with_tau=False)
     ratio = 2 * len(sample.labels) * (sample.loss(without) - sample.loss(fitted))
     p_of_tau = scipy.stats.chi2.sf(max(ratio, 0.0), df=1)
-    p_of_biases, variance = sample.test_biases(fitted)
+    with_biases = sample.counts >= IMAGES_FOR_BIASES
+    p_of_biases, variance = sample.test_biases(with_biases, fitted)
     variance *= p_of_biases < SIGNIFICANCE
     of_tau = (fitted[1] * sample.log_prior[sample.seen].std()) ** 2 * (p_of_tau < SIGNIFICANCE)
     if of_tau + variance < CONTRADICTION**2:
         return None
     if variance:
-        fitted = sample.fit(np.sqrt(variance), fitted)
+        fitted = sample.fit(np.sqrt(variance), fitted, with_biases=with_biases)
     found = sample.carried_prior(fitted, 0.0).prior
     return Contradiction(sample.source_prior, found, min(1.0, 2 * min(p_of_tau, p_of_biases)))
 
@@ -135,17 +149,10 @@ def warn_of_contradiction(contradiction, stacklevel=2):
     """Warns of a `Contradiction`, naming both priors; None is none."""
     if contradiction is None:
         return
-    taken, found = contradiction.taken, contradiction.found
-    order = np.argsort(found / taken)
-    extremes = ", ".join(
-        f"class {c} {taken[c]:.3g} against {found[c]:.3g}" for c in (order[-1], order[0])
-    )
     warnings.warn(
-        "the labelled data contradict the prior that the logits are taken to carry: "
-        f"{_shown(taken)} is taken, and the data point to {_shown(found)} ({extremes}; p-value "
-        f"{contradiction.p_value:.2g}). Tell what the network was trained with (class_weight, "
-        "sampled_counts or source_prior of adapt and AdaptedModel), or fit the prior too: "
-        "calibrate(..., prior=True)",
+        f"{contradiction}. If they are in theirs, tell what the network was trained with "
+        "(class_weight, sampled_counts or source_prior of adapt and AdaptedModel), or fit the "
+        "prior too: calibrate(..., prior=True)",
         stacklevel=stacklevel + 1,
     )
 
@@ -166,6 +173,7 @@ class _Sample:
         self.shares = label_shares(self.labels, self.num_classes)
         if self.shares.max() == 1:
             raise ValueError(f"labels must be of at least two classes; all are {self.labels[0]}")
+        self.counts = np.bincount(self.labels, minlength=self.num_classes)
         self.seen = self.shares > 0
         if source_prior is None:
             source_prior = priors.uniform_prior(self.num_classes)
@@ -173,6 +181,7 @@ class _Sample:
             priors.check_prior(prior, self.num_classes, allow_zero=False, name=name)
             for name, prior in (("source_prior", source_prior), ("training_prior", training_prior))
         )
+        self.given_priors = training_prior, self.source_prior
         log_prior = np.log(training_prior)
         self.log_prior = log_prior - log_prior[self.seen].mean()
         with np.errstate(divide="ignore"):  # a missing class gets the probability 0
@@ -193,6 +202,16 @@ class _Sample:
         part.logits, part.labels = self.logits[rows], self.labels[rows]
         return part
 
+    def among(self, classes):
+        """Returns the sample of some classes, [classes] bool, alone.
+
+        Its likelihood is that of a label given that it is one of theirs.
+        """
+        rows = classes[self.labels]
+        number = np.cumsum(classes) - 1
+        priors_there = (prior[classes] / prior[classes].sum() for prior in self.given_priors)
+        return _Sample(self.logits[rows][:, classes], number[self.labels[rows]], *priors_there)
+
     def loss(self, parameters):
         """Returns the mean negative log-likelihood of (slope, τ, biases)."""
         return self._loss_and_gradient(parameters)[0]
@@ -203,8 +222,11 @@ class _Sample:
         loss, of_slope, of_score = _nll_and_gradient(self.logits, self.labels, slope, scores)
         return loss, np.concatenate([[of_slope, -of_score @ self.log_prior], -of_score])
 
-    def fit(self, scale=0.0, start=None, with_tau=True):
-        """Returns the best (slope, τ, biases), biases of standard deviation `scale`, 0 for none."""
+    def fit(self, scale=0.0, start=None, with_tau=True, with_biases=True):
+        """Returns the best (slope, τ, biases), biases of standard deviation `scale`, 0 for none.
+
+        `with_biases`: the classes, [classes] bool, that may have one.
+        """
         num_samples = len(self.labels)
         if start is None:
             start = np.concatenate([[self.unit, 0.0], np.zeros(self.num_classes)])
@@ -217,7 +239,7 @@ class _Sample:
         strength = 0.0
         if scale > 0:
             strength = 1 / (num_samples * scale**2)
-            units[2:] = 1 / np.sqrt(self.shares + strength)
+            units[2:] = with_biases / np.sqrt(self.shares + strength)
         free = np.flatnonzero(units)
 
         def objective(values):
@@ -292,7 +314,24 @@ class _Sample:
                 "unseen in training"
             )
 
-    def test_biases(self, fitted):
+    def test_biases(self, classes, fitted):
+        """Returns (p-value, variance in nats²) of the biases of some classes, [classes] bool.
+
+        They are tested among themselves, at the temperature and τ that are best there; (1, 0) if
+        that can't be. `fitted` are those of all.
+        """
+        num_classes = int(classes.sum())
+        if num_classes < 3 or self.counts[classes].sum() * num_classes**2 > MOST_PRODUCTS:
+            return 1.0, 0.0
+        if classes.all():
+            return self.test_all_biases(fitted)
+        sample = self.among(classes)
+        if sample.is_separable():
+            return 1.0, 0.0
+        fitted = sample.fit()
+        return sample.test_all_biases(fitted) if fitted[0] > 0 else (1.0, 0.0)
+
+    def test_all_biases(self, fitted):
         """Returns (p-value, variance of the biases in nats²) at the best temperature and τ.
 
         One Newton step gives the biases, and the logistic regression's information J their
@@ -301,18 +340,13 @@ class _Sample:
         (10 to 13 % at a level of 5 %); the sum of their squares, a scaled χ² by its first two
         moments (Satterthwaite, 1946), wasn't at ten. The variance is by the method of moments.
         """
-        seen = self.seen
-        num_classes, num_samples = int(seen.sum()), len(self.labels)
-        counts = self.shares[seen] * num_samples
-        too_few = counts.min() < IMAGES_FOR_BIASES or num_classes < 3
-        if too_few or num_samples * num_classes**2 > MOST_PRODUCTS:
-            return 1.0, 0.0
+        num_classes, counts = self.num_classes, self.counts
         slope, offsets = fitted[0], self.offsets - fitted[1] * self.log_prior
         expected, crossed = np.zeros((2, num_classes))
         second, of_slope = np.zeros((num_classes, num_classes)), 0.0
-        for rows in row_blocks(self.logits):
-            block = self.logits[rows][:, seen].astype(np.float64)
-            posteriors = _softmax(slope * block + offsets[seen])[0]
+        for block in self.blocks():
+            block = block.astype(np.float64)
+            posteriors = _softmax(slope * block + offsets)[0]
             expected += posteriors.sum(axis=0)
             second += posteriors.T @ posteriors
             block -= (posteriors * block).sum(axis=1, keepdims=True)
@@ -324,7 +358,7 @@ class _Sample:
         centre = np.eye(num_classes) - 1 / num_classes  # a constant in all biases means nothing
         step = centre @ inverse @ (expected - counts)
         covariance = centre @ (inverse - np.diag(1 / counts)) @ centre
-        tau = centre @ self.log_prior[seen]
+        tau = centre @ self.log_prior
         if tau.any():
             without_tau = np.eye(num_classes) - np.outer(tau, tau @ information) / (
                 tau @ information @ tau

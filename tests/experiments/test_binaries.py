@@ -173,10 +173,23 @@ def test_export_calibrates_on_labelled_images(lade_run, tmp_path):
     temperature = model.calibrate(images, labels)
     assert f"temperature {temperature:.3f}, from 200 labelled images" in output
     assert abs(temperature - 1) > 0.01
+    assert "Warning" not in output
     served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
     expected = tf.nn.softmax(model(images))
     found = served(images=tf.constant(images, tf.float32))["probabilities"]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_export_tells_of_labels_that_contradict_the_run(lade_run, tmp_path):
+    test = lade_tf.data.load("digits_lt").test
+    labels = test.labels[:200]
+    # As if the run's logits favoured the rarer half of the classes.
+    wrong = (labels >= 5) & (np.arange(200) % 2 < 1)
+    labels = np.where(wrong, labels - 5, labels)
+    np.savez(tmp_path / "labelled.npz", images=test.images[:200], labels=labels)
+    flags = (f"--run={lade_run}", "--output=served", "--calibrate=labelled.npz")
+    output = run("export.py", *flags, cwd=tmp_path)
+    assert "Warning: the labelled data contradict the prior that the logits" in output
 
 
 def test_an_export_of_training_gives_way_to_another(lade_run, tmp_path):

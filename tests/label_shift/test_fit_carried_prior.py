@@ -145,6 +145,31 @@ def test_a_weight_of_one_class_is_noticed_from_ten_images_a_class_on():
     assert np.argmax(found.found / found.taken) == 2
 
 
+def without_most(logits, labels, kept):
+    """Leaves `kept`, {class: samples}, of some classes of a sample."""
+    drop = [np.flatnonzero(labels == c)[number:] for c, number in kept.items()]
+    drop = np.concatenate(drop)
+    return np.delete(logits, drop, axis=0), np.delete(labels, drop)
+
+
+@pytest.mark.parametrize("kept", [{4: 3}, {4: 0}, {3: 9, 4: 1}])
+def test_a_weight_is_noticed_where_other_classes_have_few_images(kept):
+    carried = TRAINING * [1, 1, 12, 1, 1] / (TRAINING * [1, 1, 12, 1, 1]).sum()
+    found = find_contradiction(*without_most(*sample(carried), kept), TRAINING, TRAINING)
+    assert np.argmax(found.found / found.taken) == 2 and found.p_value < 0.005
+
+
+def test_classes_of_few_images_keep_the_common_form():
+    carried = np.array([1, 1, 12, 1, 1]) / 16
+    logits, labels = without_most(*sample(carried, per_class=80), {3: 9, 4: 5})
+    # Of a balanced training set there is no power: what is left of the common form is 1.
+    found = find_contradiction(logits, labels, UNIFORM)
+    assert found.found[3] == pytest.approx(found.found[4])
+    # Two classes with ten images tell their own difference alone.
+    few = without_most(logits, labels, {0: 9})
+    assert find_contradiction(*few, UNIFORM) is None
+
+
 @pytest.mark.parametrize("per_class", [2, 3, 10, 30])
 def test_the_right_prior_is_hardly_ever_contradicted(per_class, monkeypatch):
     # At a level of 5 % each, and without what must be so large as to matter.
@@ -154,6 +179,17 @@ def test_the_right_prior_is_hardly_ever_contradicted(per_class, monkeypatch):
     contradictions = [find_contradiction(*one, TRAINING, TRAINING) for one in samples]
     # 10 % and three standard deviations.
     assert sum(found is not None for found in contradictions) <= 7
+
+
+def test_nor_is_it_where_some_classes_have_few_images(monkeypatch):
+    monkeypatch.setattr("lade_tf.label_shift.carried_prior.SIGNIFICANCE", 0.05)
+    monkeypatch.setattr("lade_tf.label_shift.carried_prior.CONTRADICTION", 1e-3)
+    samples = (
+        without_most(*sample(TRAINING, 12, share=UNIFORM, seed=seed), {3: 3, 4: 1})
+        for seed in range(20)
+    )
+    contradictions = [find_contradiction(*one, TRAINING, TRAINING) for one in samples]
+    assert sum(found is not None for found in contradictions) <= 6
 
 
 def test_what_is_small_is_no_contradiction():
@@ -166,7 +202,7 @@ def test_the_warning_names_both_priors(num_classes):
     training, uniform = long_tail(num_classes, 50), np.full(num_classes, 1 / num_classes)
     found = find_contradiction(*sample(uniform, 30), training, training)
     taken = rf"{training[-1]:.3g}"
-    with pytest.warns(UserWarning, match=rf"contradict the prior .*{taken}.*prior=True"):
+    with pytest.warns(UserWarning, match=rf"contradict the .*{taken}.*another order.*prior=True"):
         warn_of_contradiction(found)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
