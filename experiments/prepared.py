@@ -35,8 +35,8 @@ def pairs(groups):
 
 def summary(path, splits):
     """Returns the table of what prepare.py found, "" if nothing or if files have changed since."""
-    content = runs.read_json(path)
     try:
+        content = runs.read_json(path)
         found = {
             (row["split"], row["other"]): [row["same_class"], row["another_class"]]
             for row in content["counts"]

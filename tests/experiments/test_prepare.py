@@ -4,6 +4,7 @@ import hashlib
 import io
 import shutil
 
+import prepared
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -58,6 +59,16 @@ def test_what_is_there_twice_is_shown_and_written(folder):
     assert "train/b/link.jpg (train) is train/a/1.jpg (train)" in output
     assert "train.py needs --allow_duplicates" in output
     assert "train/a/0.jpg" in (folder / "duplicates.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"counts": [{"split": "test"}]}', '{"counts": 3}']
+)
+def test_damaged_duplicates(tmp_path, content):
+    path = tmp_path / prepared.DUPLICATES
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path} .*: delete it, or call prepare.py again"):
+        prepared.summary(path, {})
 
 
 def test_a_broken_folder(folder):

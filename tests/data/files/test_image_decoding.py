@@ -176,6 +176,10 @@ def test_a_good_file_has_another_reason(tmp_path):
     path = tmp_path / "good.jpg"
     path.write_bytes(GOOD["jpeg"]())
     assert bad_image_reason(str(path)) == "could not be decoded, but can be now"
+    # Where it isn't known what max_pixel a stream had that couldn't read it.
+    path = tmp_path / "deep.png"
+    path.write_bytes(tf.io.encode_png(np.full([2, 2, 1], 5000, np.uint16)).numpy())
+    assert bad_image_reason(str(path)) == "an image of 16 bits with values above max_pixel"
 
 
 def bmp(bits, masks=None, header=40, from_top=False, palette=None, compression=None, cut=0):
