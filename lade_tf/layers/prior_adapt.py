@@ -55,6 +55,7 @@ class PriorAdaptLayer(keras.layers.Layer):
         self.target_prior = None
         self.temperature = None
         self._log_source_prior = None
+        self._load_error = None
 
     @property
     def source_prior(self):
@@ -163,15 +164,32 @@ class PriorAdaptLayer(keras.layers.Layer):
         return logits / temperature - log_source + tf.math.log(prior)
 
     def load_own_variables(self, store):
+        """Loads the state, or raises a ValueError where it is none; what there was stays."""
         states = [self.target_prior, self.temperature, self._log_source_prior]
-        saved = len(store.keys())
-        if saved == len(states):
+        values = [np.asarray(store[key], np.float64) for key in sorted(store.keys())]
+        # What failed Keras looks for in another place, and shows the last error: of an empty one.
+        if not values and self._load_error:
+            raise self._load_error
+        try:
+            _check_state(*values[: len(states)])
+        except ValueError as error:
+            self._load_error = error
+            raise
+        if len(values) in (0, len(states)):  # of no state Keras says so itself
             super().load_own_variables(store)
             return
         # Saved before there was a temperature, or before the source prior could be set.
-        for index, state in enumerate(states[:saved]):
-            state.assign(store[str(index)])
+        for state, value in zip(states, values, strict=False):
+            state.assign(value)
         self.set_source_prior(self.initial_source_prior)
+
+    def check_stored(self):
+        """Raises a ValueError unless the stored priors and temperature are such.
+
+        They can be assigned without a check: by `set_weights` or a tf.train.Checkpoint for example.
+        """
+        states = self.target_prior, self.temperature, self._log_source_prior
+        _check_state(*map(keras.ops.convert_to_numpy, states))
 
     def get_config(self):
         return {
@@ -235,6 +253,24 @@ def with_unlabelled_prior(args, kwargs, stored):
     if "target_prior" in kwargs:
         return args, {**kwargs, "target_prior": unlabelled(kwargs["target_prior"])}
     return tuple(map(unlabelled, args[:1])) + args[1:], kwargs
+
+
+def _check_state(target_prior=None, temperature=1.0, log_source_prior=0.0):
+    """Raises a ValueError unless a layer's variables, as far as they are given, are what they are.
+
+    Args:
+        target_prior: [classes].
+        temperature: [].
+        log_source_prior: [classes].
+    """
+    if target_prior is not None:
+        prior = np.asarray(target_prior, np.float64)
+        # In a layer of a lower precision it is rounded.
+        total = prior.sum() if abs(prior.sum() - 1) <= priors.ROUNDED_TOLERANCE else 1
+        priors.check_prior(prior / total, name="the stored target prior")
+    check_number(np.float64(temperature), "the stored temperature", above=0)
+    if not np.all(np.isfinite(log_source_prior)):
+        raise ValueError("the stored source prior must hold finite probabilities > 0")
 
 
 def _check_temperature(temperature):

@@ -334,6 +334,10 @@ class AdaptedModel(MultiWorkerModel):
         """Returns [batch, classes] logits adapted to `target_prior`, by default the stored one."""
         return self.prior_adapt(self.raw_logits(inputs, training), target_prior=target_prior)
 
+    def predict(self, *args, **kwargs):
+        self.prior_adapt.check_stored()
+        return super().predict(*args, **kwargs)
+
     def fit(self, *args, **kwargs):
         self._check_weighting(super().fit, args, kwargs)
         return super().fit(*args, **kwargs)
@@ -540,6 +544,7 @@ class AdaptedModel(MultiWorkerModel):
         one that takes the target prior: see `lade_tf.models.export.export_saved_model`. Other
         formats are Keras' own and have the stored prior baked in.
         """
+        self.prior_adapt.check_stored()
         if format != "tf_saved_model":
             input_signature = input_signature or [image_spec(self.network)]
             super().export(filepath, format, verbose, input_signature, **kwargs)

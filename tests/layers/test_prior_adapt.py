@@ -246,6 +246,15 @@ def test_a_layer_saved_before_it_had_all_its_state_loads(store):
     assert layer.source_prior == SOURCE.tolist()
 
 
+def test_a_layer_of_low_precision_is_loaded_as_it_was_saved(tmp_path):
+    model = keras.Sequential([keras.Input((15,)), PriorAdaptLayer(dtype="bfloat16")])
+    stored = np.asarray(model.layers[0].target_prior, np.float64)
+    assert stored.sum() > 1.003  # of what is rounded
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(again.layers[0].target_prior, np.float64), stored)
+
+
 def test_the_source_prior_is_set_without_retracing():
     layer, logits = PriorAdaptLayer(target_prior=TARGET), make_logits()
     with pytest.raises(ValueError, match="set_source_prior needs a built layer"):

@@ -66,6 +66,38 @@ def test_the_fitted_prior_is_saved_exported_and_of_its_weights_file(tmp_path):
     assert model.prior_adapt.source_prior == model.get_config()["source_prior"]
 
 
+@pytest.mark.parametrize(
+    ("state", "value", "message"),
+    [
+        ("target_prior", [np.nan, 0.5], "target prior must hold finite numbers"),
+        ("target_prior", [1.5, -0.5], "target prior must hold probabilities >= 0"),
+        ("target_prior", [0.5, 0.4], "target prior must sum to 1"),
+        ("temperature", np.inf, "temperature must be a finite number > 0; got "),
+        ("temperature", 0.0, "temperature must be a finite number > 0; got "),
+        ("_log_source_prior", [0.0, -np.inf], "source prior must hold finite probabilities > 0"),
+    ],
+)
+def test_a_state_that_is_none_is_neither_loaded_nor_used(tmp_path, state, value, message):
+    model = lade_tf.adapt(carrying(PRIOR), COUNTS)
+    getattr(model.prior_adapt, state).assign(value)
+    model.save(tmp_path / "bad.keras")
+    model.save_weights(tmp_path / "bad.weights.h5")
+    good = lade_tf.AdaptedModel(carrying(PRIOR), COUNTS, "training", [0.3, 0.7])
+    for use in (
+        lambda: model.predict(np.zeros([1, 1]), verbose=0),
+        lambda: model.export(tmp_path / "served", verbose=False),
+        lambda: keras.saving.load_model(tmp_path / "bad.keras"),
+        lambda: good.load_weights(tmp_path / "bad.weights.h5"),
+    ):
+        with pytest.raises(ValueError, match=f"the stored {message}"):
+            use()
+    assert not (tmp_path / "served").exists()
+    np.testing.assert_allclose(good.target_prior, [0.3, 0.7])
+    good.save_weights(tmp_path / "good.weights.h5")
+    model.load_weights(tmp_path / "good.weights.h5")
+    assert np.isfinite(model.predict(np.zeros([1, 1]), verbose=0)).all()
+
+
 def test_a_failed_fit_leaves_temperature_and_prior():
     inputs, labels = gaussians(300)
     model = lade_tf.adapt(carrying(PRIOR), COUNTS)
