@@ -521,7 +521,7 @@ class AdaptedModel(MultiWorkerModel):
         return config
 
     def compile_from_config(self, config):
-        # Weights of classes that the loss was checked with aren't in the configuration.
+        # Files from before don't say which weights of classes the loss was checked with.
         self._checks_loss = False
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._checks_loss = True
@@ -554,8 +554,11 @@ class AdaptedModel(MultiWorkerModel):
         export_saved_model(self, filepath, class_names, input_signature)
 
     def get_config(self):
+        told = self._weights_told
         return {
             **super().get_config(),
+            # What they make of the source prior is in it already.
+            **({} if told is None else {"weights_told": np.asarray(told).tolist()}),
             "network": keras.saving.serialize_keras_object(self.network),
             "class_counts": self.class_counts,
             "source_prior": self.prior_adapt.initial_source_prior,
@@ -569,7 +572,11 @@ class AdaptedModel(MultiWorkerModel):
         network = keras.saving.deserialize_keras_object(
             config["network"], custom_objects=custom_objects
         )
-        return cls(**{**config, "network": network})
+        config = {**config, "network": network}
+        told = config.pop("weights_told", None)
+        model = cls(**config)
+        model._weights_told = None if told is None else np.asarray(told)
+        return model
 
 
 class _RawLogits(keras.Model):

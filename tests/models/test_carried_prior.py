@@ -258,6 +258,30 @@ def test_a_model_that_was_told_of_weights_is_loaded_with_its_loss(tmp_path):
         lade_tf.adapt(network(), COUNTS, class_weight=WEIGHTS).compile("sgd", model.loss)
 
 
+@pytest.mark.parametrize("told", [{"class_weight": WEIGHTS}, {"sampled_counts": [30, 20, 10]}])
+@pytest.mark.parametrize("make", [lade_tf.adapt, lade_tf.AdaptedModel])
+def test_a_loaded_model_knows_of_its_weights(make, told, tmp_path):
+    model = make(network(), COUNTS, **told)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_config()["weights_told"] == model.get_config()["weights_told"]
+    own = losses.BalancedSoftmax(COUNTS)
+    for one in (model, again):
+        if make is lade_tf.AdaptedModel:
+            one.compile("sgd", own)
+        else:
+            with pytest.raises(ValueError, match="and with class_weight or sampled_counts there"):
+                one.compile("sgd", own)
+
+
+def test_a_model_saved_before_weights_were_kept_is_loaded():
+    model = lade_tf.AdaptedModel(network(), COUNTS, class_weight=WEIGHTS)
+    config = model.get_config()
+    del config["weights_told"]
+    assert taken_of(lade_tf.AdaptedModel.from_config(config)) == taken_of(model)
+    assert "weights_told" not in lade_tf.adapt(network(), COUNTS).get_config()
+
+
 def test_a_network_trained_with_class_weights_is_right_under_a_uniform_target():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat([0, 1, 2], [450, 45, 5]))
