@@ -15,13 +15,11 @@ import importlib.util
 import pathlib
 import warnings
 
-import binary
-import classifiers
-import evaluation
-import image_files
 import numpy as np
-import runs
 from absl import flags
+from reproduction import classifiers, cli, evaluation, image_files, provenance
+from reproduction.files import replacing, write_json
+from reproduction.run_folder import RunFolder
 
 from lade_tf import label_shift
 
@@ -48,8 +46,8 @@ LISTED = 10  # classes
 
 def check_flags():
     """Refuses what can be refused before any work."""
-    binary.check_new_file(FLAGS.output, overwrite=FLAGS.overwrite)
-    binary.check_new_file(FLAGS.plot, "--plot", overwrite=FLAGS.overwrite)
+    cli.check_new_file(FLAGS.output, overwrite=FLAGS.overwrite)
+    cli.check_new_file(FLAGS.plot, "--plot", overwrite=FLAGS.overwrite)
     if FLAGS.plot and pathlib.Path(FLAGS.plot).suffix not in (".png", ".pdf"):
         raise ValueError(f"--plot={FLAGS.plot} must end in .png or .pdf")
     if FLAGS.plot and importlib.util.find_spec("matplotlib") is None:
@@ -64,7 +62,7 @@ def image_format(model):
     """Returns the `image_files.Format` of what the model takes."""
     if FLAGS.run is None:
         return image_files.Format(model.image_shape, max_pixel=FLAGS.max_pixel)
-    return image_files.Format.of_run(runs.RunFolder(FLAGS.run), model.image_shape)
+    return image_files.Format.of_run(RunFolder(FLAGS.run), model.image_shape)
 
 
 def estimate(model, training_prior, class_names):
@@ -128,7 +126,7 @@ def draw(result, training_prior, class_names):
         axes, result.prior, training_prior, result.low, result.high, class_names=class_names
     )
     axes.legend()
-    with runs.replacing(FLAGS.plot) as temporary:
+    with replacing(FLAGS.plot) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
@@ -143,8 +141,8 @@ def main():
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in dataclasses.asdict(result).items()
     }
-    told = {"class_names": model.class_names, "method": FLAGS.method, **runs.provenance()}
-    runs.write_json(pathlib.Path(FLAGS.output), {**content, **told})
+    told = {"class_names": model.class_names, "method": FLAGS.method, **provenance.gather()}
+    write_json(pathlib.Path(FLAGS.output), {**content, **told})
     report(result, training_prior, class_names)
     print(f"\n{FLAGS.output} is written: evaluate.py --target_prior={FLAGS.output} uses it")
     if FLAGS.plot:
@@ -153,4 +151,4 @@ def main():
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -16,14 +16,10 @@ stands for what can't be told from that, and another prior is refused.
 
 import pathlib
 
-import binary
-import classifiers
-import comparison
-import evaluation
-import predictions
-import recipes
-import runs
 from absl import flags
+from reproduction import classifiers, cli, comparison, evaluation, predictions, provenance, recipes
+from reproduction.files import write_json
+from reproduction.saved_logits import SavedLogits
 
 import lade_tf
 from lade_tf import priors
@@ -75,7 +71,7 @@ def load():
         **{name: FLAGS[name].value for name in recipes.OWN_IMAGES},
     )
     check_fits(model, data)
-    return runs.SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)
+    return SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)
 
 
 def check_fits(model, data):
@@ -106,7 +102,7 @@ def check_flags():
         raise ValueError(f"--target_prior must name at least one prior: {PRIORS}")
     for name in filter(None, [*(FLAGS.target_prior or ()), FLAGS.test_prior]):
         evaluation.check_prior_name(name)
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
 
 
 def target_priors(saved):
@@ -139,8 +135,8 @@ def main():
         print("(* excludes 0; over test images, not over training seeds)\n")
         print(comparison.format_comparison(results["difference"]))
     if FLAGS.output:
-        runs.write_json(pathlib.Path(FLAGS.output), {**results, **runs.provenance()})
+        write_json(pathlib.Path(FLAGS.output), {**results, **provenance.gather()})
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

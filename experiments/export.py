@@ -12,13 +12,10 @@ prior that the run's logits carry, a warning says so.
 
 import pathlib
 
-import binary
-import classifiers
-import evaluation
-import image_files
 import numpy as np
-import runs
 from absl import flags
+from reproduction import classifiers, cli, evaluation, image_files
+from reproduction.run_folder import RunFolder
 
 from lade_tf import label_shift
 from lade_tf.label_shift.carried_prior import find_contradiction
@@ -64,7 +61,7 @@ def calibrate(model, run, class_names):
 
 
 def main():
-    run = runs.RunFolder(FLAGS.run)
+    run = RunFolder(FLAGS.run)
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
     check_output(output)
     saved = run.test_logits()
@@ -79,4 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -9,7 +9,7 @@
 
 Each is written as PNG and PDF, once for each group of runs that agree in data set, imbalance ratio
 and epochs; the group is in the file's name. Within a group only runs of the published recipe are
-drawn (experiments/recipes.py), figure 3 takes any alpha. As in the tables a training seed counts
+drawn (reproduction/recipes.py), figure 3 takes any alpha. As in the tables a training seed counts
 once, with data seed 0 and in float32 where that has run; another precision stands in the caption.
 Figures 2, 3 and 6 show the run of the lowest seed, the curves the mean and standard deviation over
 the seeds.
@@ -18,15 +18,12 @@ the seeds.
 import itertools
 import pathlib
 
-import binary
-import comparison
-import evaluation
 import numpy as np
-import recipes
-import runs
-import suites
 from absl import flags
 from matplotlib.figure import Figure
+from paper import suites
+from reproduction import cli, comparison, evaluation, recipes
+from reproduction.files import replacing
 
 from lade_tf import metrics, plots, priors
 
@@ -317,10 +314,10 @@ def main():
             print(f"{path.name}: nothing to draw")
             continue
         for file, options in outputs(path).items():
-            with runs.replacing(file) as temporary:
+            with replacing(file) as temporary:
                 figure.savefig(temporary, **options)
             print(f"wrote {file}")
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -23,13 +23,9 @@ same order, and with the lists that is all it needs.
 import os
 import pathlib
 
-import binary
-import evaluation
 import numpy as np
-import prepared
-import recipes
-import tfds_images
 from absl import flags
+from reproduction import cli, evaluation, prepared, recipes, tfds_images
 
 import lade_tf
 from lade_tf.data.files import duplicates, exif, image_decoding, image_lists, records
@@ -224,4 +220,4 @@ def main():
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -15,12 +15,10 @@ import json
 import pathlib
 import re
 
-import binary
-import comparison
-import evaluation
 import numpy as np
-import runs
 from absl import flags
+from reproduction import cli, comparison, evaluation
+from reproduction.files import read_json, replacing
 
 from lade_tf.metrics.accuracy import shot_groups
 from lade_tf.metrics.calibration import NUM_BINS, SMALLEST_PROBABILITY
@@ -39,7 +37,7 @@ def write_report(paths, output, overwrite=False):
     if not output.parent.is_dir():
         raise ValueError(f"--output={output} must lie in an existing folder")
     text = page([comparison.load_run(path) for path in paths])
-    with runs.replacing(output) as temporary:
+    with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -123,7 +121,7 @@ def _names(loaded):
 
 def _description(run):
     """Returns {heading: text} of what there is to say of a run."""
-    result, counts = runs.read_json(run.path / "result.json"), run.saved.counts
+    result, counts = read_json(run.path / "result.json"), run.saved.counts
     facts = {
         "data set": run.config.get("dataset"),
         "loss": run.config.get("loss"),
@@ -166,4 +164,4 @@ if __name__ == "__main__":
     flags.DEFINE_list("runs", [], "Finished run folders, tested on the same images.")
     flags.DEFINE_string("output", None, "HTML file to write; must be new.")
     flags.DEFINE_bool("overwrite", False, "Replace --output if it exists.")
-    binary.run(main)
+    cli.run(main)

@@ -3,7 +3,7 @@
     python experiments/sweep.py --suite=cifar100_lt --list
     python experiments/sweep.py --suite=cifar100_lt --data_dir=PATH
 
-A suite (experiments/suites.py) is a list of calls of train.py. One whose result lies in its run
+A suite (paper/suites.py) is a list of calls of train.py. One whose result lies in its run
 folder or below --results isn't run again; one that was broken off goes on from its checkpoint.
 Without --precision a result below --results counts whatever its precision, and what is missing is
 trained in float32: the tables' means take both, their paired comparisons only runs of one
@@ -11,7 +11,7 @@ precision. With --precision only results in it count. The committed runs of the 
 bfloat16: --precision=bfloat16 goes on with them.
 
 result.json and history.csv of finished runs are copied to --results, with a predictions.npz in the
-place of their test logits (experiments/predictions.py; the logits of a few stay, in float16), those
+place of their test logits (reproduction/predictions.py; a few keep their logits, in float16), those
 of fewer epochs than the recipe's to its folder short; another run's result is never replaced. The
 run folders keep everything. A run that fails doesn't stop the others: the end names it, with exit
 code 1. Ctrl-C and SIGTERM stop the training with a checkpoint; the same command goes on from there.
@@ -28,13 +28,11 @@ import signal
 import subprocess
 import sys
 
-import binary
-import methods
-import predictions
-import recipes
-import runs
-import suites
 from absl import flags
+from paper import suites
+from reproduction import cli, methods, predictions, recipes
+from reproduction.files import hash_of, read_json, replacing, write_json
+from reproduction.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 EXPERIMENTS = pathlib.Path(__file__).parent
@@ -47,13 +45,13 @@ class Run:
     Attributes:
         flags: {flag: value}.
         config: the complete configuration, as config.json and result.json have it.
-        folder: its `runs.RunFolder`.
+        folder: its `RunFolder`.
         copy: path of its folder below --results.
     """
 
     flags: dict
     config: dict
-    folder: runs.RunFolder
+    folder: RunFolder
     copy: pathlib.Path
 
     @property
@@ -98,7 +96,7 @@ def _run(given, runs_dir, results):
     name = recipes.run_name(config)
     is_short = config["epochs"] < recipes.DATASETS[config["dataset"]]["epochs"]
     copy = pathlib.Path(results, "short" if is_short else "", name)
-    return Run(given, config, runs.RunFolder(pathlib.Path(runs_dir, name)), copy)
+    return Run(given, config, RunFolder(pathlib.Path(runs_dir, name)), copy)
 
 
 class Results:
@@ -114,7 +112,7 @@ class Results:
         self.finished = [
             result
             for path in sorted(pathlib.Path(folder).rglob("result.json"))
-            if "config" in (result := runs.read_json(path))
+            if "config" in (result := read_json(path))
         ]
         self.configs = [recipes.comparable(result["config"]) for result in self.finished]
 
@@ -126,7 +124,7 @@ class Results:
     def find(self, run):
         """Returns the result of a `Run`, None if there is none."""
         if has(run, "result.json"):
-            return runs.read_json(run.folder.file("result.json"))
+            return read_json(run.folder.file("result.json"))
         precisions = methods.POLICIES if self.any_precision else [run.config["precision"]]
         copies = (self.copied(run, precision=precision) for precision in precisions)
         return next(filter(None, copies), None)
@@ -165,7 +163,7 @@ def holds_another(path, run):
     """Whether a result.json is there and another run's."""
     if not path.exists():
         return False
-    there = runs.read_json(path).get("config", {})
+    there = read_json(path).get("config", {})
     return recipes.comparable(there) != recipes.comparable(run.config)
 
 
@@ -195,14 +193,14 @@ def copy_result(run):
     predictions.reduce(run.folder.path, run.copy, run.name in suites.KEPT_LOGITS)
     history = run.folder.file("history.csv")
     if history.exists():
-        with runs.replacing(run.copy / history.name) as temporary:
+        with replacing(run.copy / history.name) as temporary:
             shutil.copyfile(history, temporary)
-    result = runs.read_json(run.folder.file("result.json"))
+    result = read_json(run.folder.file("result.json"))
     if "hashes" in result:  # those of the files that lie beside it now
         files = [run.copy / name for name in (predictions.FILE, predictions.LOGITS)]
-        hashes = {file.name: runs.hash_of(file) for file in files if file.exists()}
+        hashes = {file.name: hash_of(file) for file in files if file.exists()}
         result["hashes"] = {**result["hashes"], **hashes}
-    runs.write_json(run.copy / "result.json", result)  # the last: then all are there
+    write_json(run.copy / "result.json", result)  # the last: then all are there
 
 
 def train(command):
@@ -305,4 +303,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool(
         "repeat_first_stages", False, "Train softmax again where a second stage needs its weights."
     )
-    binary.run(main)
+    cli.run(main)

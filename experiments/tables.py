@@ -4,7 +4,7 @@
 
 Ours are computed from the predictions of finished runs below --results: the mean ± standard
 deviation over seeds, with the number of seeds in brackets. A run counts for a table if its
-configuration is the recipe's of that table (experiments/recipes.py), whatever its precision. The
+configuration is the recipe's of that table (reproduction/recipes.py), whatever its precision. The
 paper's LADE is compared with estimator "reference", which made the published figures; estimator
 "paper" is a row without a published figure. Shifted test sets are exact expectations.
 
@@ -18,18 +18,17 @@ lists of the larger data sets in --data_dir.
 shows runs of another length than published.
 """
 
-import binary
-import paper_tables
-import runs
-import table_formats
 from absl import flags
-from paper_tables import OTHER_RATIO, TABLES
+from paper import table_formats
+from paper.tables import OTHER_RATIO, RESULTS, TABLES, Results, build_all
+from reproduction import cli
+from reproduction.files import replacing
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("table", list(TABLES), "Numbers of the paper's tables, or answer.")
 flags.DEFINE_enum("format", "markdown", list(table_formats.FORMATS), "How to print them.")
-flags.DEFINE_string("results", str(paper_tables.RESULTS), "Folder of finished runs.")
+flags.DEFINE_string("results", str(RESULTS), "Folder of finished runs.")
 flags.DEFINE_integer("epochs", None, "Epochs of our runs; default the table's.", lower_bound=1)
 flags.DEFINE_float("imbalance_ratio", None, "Of tables 9 and 10; default 50.", lower_bound=1)
 flags.DEFINE_string("data_dir", None, "Folder of the lists for table 1 (prepare.py).")
@@ -45,15 +44,13 @@ def check_flags():
         )
     if FLAGS.imbalance_ratio is not None and not {*FLAGS.table} & {*OTHER_RATIO}:
         raise ValueError(f"--imbalance_ratio is for tables {' and '.join(OTHER_RATIO)}")
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
 
 
 def main():
     check_flags()
-    results = paper_tables.Results(FLAGS.results)
-    tables = paper_tables.build_all(
-        FLAGS.table, results, FLAGS.epochs, FLAGS.imbalance_ratio, FLAGS.data_dir
-    )
+    results = Results(FLAGS.results)
+    tables = build_all(FLAGS.table, results, FLAGS.epochs, FLAGS.imbalance_ratio, FLAGS.data_dir)
     if not tables:  # answer alone, which is made of nothing but runs
         length = "" if FLAGS.epochs is None else f" --epochs={FLAGS.epochs}"
         raise ValueError(
@@ -62,11 +59,11 @@ def main():
         )
     text = table_formats.FORMATS[FLAGS.format](tables)
     if FLAGS.output:
-        with runs.replacing(FLAGS.output) as temporary:
+        with replacing(FLAGS.output) as temporary:
             temporary.write_text(text)
     else:
         print(text, end="")
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -20,27 +20,32 @@ server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["tensorflow", "keras", "lade_tf", "sklearn.datasets", "h5py"])
 
 
-def start(script, *flags, cwd, environment=None):
-    """Starts a binary by its command and returns the process; its output is captured as text."""
-    command = [sys.executable, str(EXPERIMENTS / script), *map(str, flags)]
+def start(program, *flags, cwd, environment=None):
+    """Starts a binary by its command and returns the process; its output is captured as text.
+
+    `program` is a script, "train.py", or a module, "studies.gaussian_toy".
+    """
+    script = [str(EXPERIMENTS / program)] if program.endswith(".py") else ["-m", program]
+    path = os.pathsep.join(filter(None, [str(EXPERIMENTS), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        command,
+        [sys.executable, *script, *map(str, flags)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **QUIET, **(environment or {})},
+        env={**os.environ, **QUIET, "PYTHONPATH": path, **(environment or {})},
     )
 
 
-def run(script, *flags, cwd, fails=False, largest_file=None):
+def run(program, *flags, cwd, fails=False, largest_file=None):
     """Runs a binary to its end; returns its output, or its error output if it is to fail.
 
+    `program`: as `start`.
     `largest_file`: bytes that no file that it writes may exceed.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("output", "errors")]
-        arguments = (str(EXPERIMENTS / script), list(map(str, flags)), str(cwd), dict(os.environ))
+        arguments = (program, list(map(str, flags)), str(cwd), dict(os.environ))
         arguments += (largest_file,)
         process = server.Process(target=_run, args=(*arguments, *paths))
         process.start()
@@ -50,8 +55,8 @@ def run(script, *flags, cwd, fails=False, largest_file=None):
     return errors if fails else output
 
 
-def _run(script, flags, cwd, environment, largest_file, *paths):
-    """Does in a forked process what `python script flags` does."""
+def _run(program, flags, cwd, environment, largest_file, *paths):
+    """Does in a forked process what `python program flags` does, or `python -m program flags`."""
     if largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
@@ -60,6 +65,10 @@ def _run(script, flags, cwd, environment, largest_file, *paths):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    script = str(EXPERIMENTS / program)
     sys.argv = [script, *flags]
-    sys.path.insert(0, os.path.dirname(script))
-    runpy.run_path(script, run_name="__main__")
+    sys.path.insert(0, str(EXPERIMENTS))
+    if program.endswith(".py"):
+        runpy.run_path(script, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-import readme_numbers
+from paper import page_numbers
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,13 +38,13 @@ def test_two_commands_set_up_from_nothing_but_python():
 
 @pytest.mark.parametrize(
     ("page", "block"),
-    [(page, block) for page, blocks in readme_numbers.PAGES.items() for block in blocks],
+    [(page, block) for page, blocks in page_numbers.PAGES.items() for block in blocks],
 )
 def test_the_numbers_are_those_of_the_committed_files(page, block):
     assert f"<!-- {block.__name__} -->\n{block()}\n<!-- end -->" in page.read_text()
 
 
-@pytest.mark.parametrize("page", readme_numbers.PAGES)
+@pytest.mark.parametrize("page", page_numbers.PAGES)
 def test_what_a_page_links_to_is_there(page):
     links = re.findall(r"[\w`]\]\(([\w./-]+)(?:#[\w-]+)?\)", page.read_text())
     assert links and all((page.parent / link).exists() for link in links), links

@@ -1,6 +1,6 @@
 """What a target prior costs when a model is served, as ratios measured in one run.
 
-    python experiments/benchmarks/adapt.py --output=FILE.json
+    cd experiments && python -m benchmarks.adapt --output=FILE.json
 
 ResNet-32 with 100 classes is exported twice, as `AdaptedModel.export` does and without any prior,
 with the same outputs, and loaded again. The signatures answer the same batch in turns, and the
@@ -12,21 +12,17 @@ median of the turns' ratios to the one without a prior is shown:
 
 import functools
 import pathlib
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import keras
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
-from turns import ratio, take_turns
+from reproduction import cli, provenance
 
 import lade_tf
+from benchmarks.turns import ratio, take_turns
 from lade_tf import backbones, priors
 
 NUM_CLASSES = 100
@@ -71,7 +67,7 @@ def load_signatures(folder):
 
 
 def main():
-    binary.check_new_file(flags.FLAGS.output)
+    cli.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     keras.utils.set_random_seed(0)
     images = tf.random.normal([flags.FLAGS.batch_size, 32, 32, 3])
@@ -86,11 +82,11 @@ def main():
     for name, value in result.items():
         print(f"{name:32}{value}")
     if flags.FLAGS.output:
-        runs.write_measured(flags.FLAGS.output, {**result, "seed": 0}, started)
+        provenance.write_measured(flags.FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 256, "Images in a call.", lower_bound=1)
     flags.DEFINE_integer("turns", 60, "Calls of each that are timed.", lower_bound=1)
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,24 +1,20 @@
 """Images a second of each augmentation on this machine, and of keras-cv's and Keras' RandAugment.
 
-    pip install -e ".[bench]"; python experiments/benchmarks/augmentation.py --output=FILE.json
+    pip install -e ".[bench]"
+    cd experiments && python -m benchmarks.augmentation --output=FILE.json
 
 Batches of 256 random 32 × 32 images in a tf.data map, as training makes them. The variants take
 turns; the median over the turns is shown, and its ratio to keras-cv's of the same run.
 """
 
-import pathlib
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import keras
 import keras_cv
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
+from reproduction import cli, provenance
 
 from lade_tf.data import AUGMENTATIONS
 from lade_tf.data.augmentation import policies
@@ -68,7 +64,7 @@ def make_run(function, images):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, 32, 32, 3))
     speeds = {name: [] for name in variants()}
@@ -87,8 +83,8 @@ def main():
     for name, result in results.items():
         print(f"{name:28}{result}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {"variants": results, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {"variants": results, "seed": 0}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """What EM for an unknown prior costs, as a ratio to EM as one writes it down.
 
-    python experiments/benchmarks/em.py --output=FILE.json
+    cd experiments && python -m benchmarks.em --output=FILE.json
 
 50,000 float32 posteriors over 1,000 classes, exactly calibrated: a step of `lade_tf.label_shift`
 and one of plain NumPy (weight, normalise, average) take turns. Beside the ratio stands the limit:
@@ -8,18 +8,13 @@ a step must read the posteriors once, and `bandwidth_share` is the share reached
 which they are read for one matrix-vector product.
 """
 
-import pathlib
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import numpy as np
-import runs
 from absl import flags
-from turns import ratio, take_turns
+from reproduction import cli, provenance
 
+from benchmarks.turns import ratio, take_turns
 from lade_tf import label_shift, priors
 from lade_tf.label_shift.em import em_step
 
@@ -59,7 +54,7 @@ def read(posteriors, weights):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     posteriors, target = make_posteriors(FLAGS.samples, FLAGS.classes)
     uniform = priors.uniform_prior(FLAGS.classes)
@@ -98,8 +93,8 @@ def main():
         f"{result['seconds_to_convergence']:.1f} s, L1 error {result['l1_error']:.4f}"
     )
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {**result, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

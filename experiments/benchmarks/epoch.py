@@ -1,6 +1,6 @@
 """Images a second of whole training epochs, as ratios to PyTorch measured in one run.
 
-    python experiments/benchmarks/epoch.py --output=FILE.json
+    cd experiments && python -m benchmarks.epoch --output=FILE.json
 
 ResNet-32 (BBN variant), batches of 256 and CIFAR-100-LT's sizes with random pixels, in float32 and
 bfloat16, crops and flips included on both sides. Here it is the recipe with LADE, one stream of
@@ -17,22 +17,17 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
-import sys
 import tempfile
 import time
 from importlib import metadata
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
-import methods
 import numpy as np
-import recipes
-import runs
 import tensorflow as tf
 from absl import flags
-from cifar_sized import make_data
-from turns import ratio
+from reproduction import cli, provenance, recipes, training
+
+from benchmarks.cifar_sized import make_data
+from benchmarks.turns import ratio
 
 FLAGS = flags.FLAGS
 PRECISIONS = ("float32", "bfloat16")
@@ -51,9 +46,9 @@ def our_epoch(precision, batch_size, steps):
     data = make_data()
     given = {"seed": 0, "data_seed": 0, "precision": precision, "batch_size": batch_size}
     config = recipes.resolve("cifar100_lt", "lade", given)
-    model = methods.build_trainee(config, data).model
+    model = training.build_trainee(config, data).model
     model.make_train_function()
-    batches = iter(methods.train_batches(config, data, initial_epoch=0))
+    batches = iter(training.train_batches(config, data, initial_epoch=0))
 
     def epoch():
         for _ in range(steps):
@@ -212,7 +207,7 @@ def measure(precision, size):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     results = {}
     for precision in FLAGS.precisions:
@@ -234,7 +229,7 @@ def main():
             "pytorch": metadata.version("torch"),
             "seed": 0,
         }
-        runs.write_measured(FLAGS.output, result, started)
+        provenance.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":
@@ -243,4 +238,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("turns", 5, "Epochs of each that are timed.", lower_bound=1)
     flags.DEFINE_multi_enum("precisions", PRECISIONS, PRECISIONS, "Precisions to compare in.")
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,27 +1,22 @@
 """What the whole shifted protocol costs, as a ratio to the least that any evaluation must do.
 
-    python experiments/benchmarks/evaluate.py --output=FILE.json
+    cd experiments && python -m benchmarks.evaluate --output=FILE.json
 
 All metrics under the eleven priors of section 4.3, from random logits in the sizes of CIFAR-100 and
 ImageNet, against eleven passes of TensorFlow's softmax and argmax over the same array. The two take
 turns; the median of the rounds' ratios is shown. `gigabytes` is the peak, logits included.
 """
 
-import pathlib
 import resource
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
-import evaluation
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
-from turns import ratio, take_turns
+from reproduction import cli, evaluation, provenance
+from reproduction.saved_logits import SavedLogits
 
+from benchmarks.turns import ratio, take_turns
 from lade_tf import priors
 
 FLAGS = flags.FLAGS
@@ -41,7 +36,7 @@ def make_saved(per_class, num_classes, max_count):
     logits[np.arange(len(labels)), labels] += 5
     counts = priors.exponential_counts(max_count, num_classes, 100)
     names = np.array([str(c) for c in range(num_classes)])
-    return runs.SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
+    return SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
 
 
 def softmax_argmax(logits):
@@ -68,7 +63,7 @@ def measure(saved, rounds):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     results = {name: measure(make_saved(*size), FLAGS.rounds) for name, size in SIZES.items()}
     for name, result in results.items():
@@ -78,8 +73,8 @@ def main():
             f"{result['ratio']:.2f} × eleven softmax + argmax, peak {result['gigabytes']:.2f} GB"
         )
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {"results": results, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {"results": results, "seed": 0}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

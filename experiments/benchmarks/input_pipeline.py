@@ -1,6 +1,6 @@
 """Images a second of the input pipeline at 224 pixels, and of the same work done with Pillow.
 
-    python experiments/benchmarks/input_pipeline.py --images=FOLDER --output=FILE.json
+    cd experiments && python -m benchmarks.input_pipeline --images=FOLDER --output=FILE.json
 
 Decoding alone, and the steps of training one by one: decoding of a random crop, then resizing too,
 then colour jitter too, and all of it, with mirroring and making batches. Pillow does all of it, in
@@ -17,17 +17,13 @@ import multiprocessing
 import os
 import pathlib
 import resource
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
 from PIL import Image, ImageEnhance
+from reproduction import cli, provenance
 
 from lade_tf.data import FileData, FileSplit
 from lade_tf.data.augmentation import color_jitter, resized_crop
@@ -218,7 +214,7 @@ def in_process(cores, function, *arguments):
 def main():
     if len(os.sched_getaffinity(0)) < 2:
         raise ValueError("this benchmark needs two cores; this process may use one")
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     files = pathlib.Path(FLAGS.images).resolve().rglob("*")
     paths = sorted(str(path) for path in files if path.suffix.lower() in (".jpg", ".jpeg"))
     if len(paths) < BATCH_SIZE:
@@ -246,8 +242,8 @@ def main():
     print(f"training on two cores over one: {results['two_cores_over_one']}")
     print(f"memory in MiB: {results['memory_mib']}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, results, started)
+        provenance.write_measured(FLAGS.output, results, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

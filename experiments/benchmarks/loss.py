@@ -1,6 +1,6 @@
 """Time and memory of LADE and its gradient, as ratios measured in one run.
 
-    python experiments/benchmarks/loss.py --output=FILE.json
+    cd experiments && python -m benchmarks.loss --output=FILE.json
 
 The value of LADE and its gradient with respect to the logits, estimator "paper", in turns with two
 others on the same logits:
@@ -24,21 +24,16 @@ median of three processes: in a graph it depends on what happens to run first.
 
 import concurrent.futures
 import os
-import pathlib
-import sys
 import time
 from importlib import metadata
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import numpy as np
-import peak_memory
-import runs
 import tensorflow as tf
 from absl import flags
+from reproduction import cli, provenance
 
 import lade_tf
+from benchmarks import peak_memory
 from lade_tf import priors
 
 FLAGS = flags.FLAGS
@@ -221,7 +216,7 @@ def measure(batch_size, num_classes, bandwidth):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     tf.get_logger().setLevel("ERROR")  # that so many functions are traced is on purpose
     started = time.monotonic()
     bandwidth = copy_rate()
@@ -239,7 +234,7 @@ def main():
             "sizes": sizes,
             "seed": 0,
         }
-        runs.write_measured(FLAGS.output, result, started)
+        provenance.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":
@@ -248,4 +243,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("processes", 3, "Processes that measure memory.", lower_bound=1)
     flags.DEFINE_integer("memory_floats", MEASURED_FLOATS, "Logits that memory is measured with.")
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """What a training step of every method costs, and how many parameters it adds to softmax.
 
-    python experiments/benchmarks/method_steps.py --output=FILE.json
+    cd experiments && python -m benchmarks.method_steps --output=FILE.json
 
 ResNet-32 on CIFAR-100-LT's sizes with random pixels, the recipe of each method, a batch resident in
 memory. Blocks of steps of softmax and of the methods take turns; the median of the ratios to
@@ -8,21 +8,17 @@ softmax's block of the same turn is shown. A step is the recipe's: BBN's has two
 images, the others' one of 256, and a second stage's is one of its own training.
 """
 
-import pathlib
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
-import methods
-import recipes
-import runs
 import tensorflow as tf
 from absl import flags
-from cifar_sized import make_data
-from turns import ratio, take_turns
+from reproduction import cli, methods, provenance, recipes, training
+from reproduction.files import write_json
+from reproduction.run_folder import RunFolder
+
+from benchmarks.cifar_sized import make_data
+from benchmarks.turns import ratio, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
@@ -34,13 +30,13 @@ RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
 
 def save_first_stage(data, folder):
     """Makes `folder` a finished softmax run of an untrained network."""
-    run = runs.RunFolder(folder)
+    run = RunFolder(folder)
     config = recipes.resolve("cifar100_lt", "softmax", RECIPE)
-    trainee = methods.build_trainee(config, data)
+    trainee = training.build_trainee(config, data)
     run.claim(config, data)
     trainee.model.save(run.file("best.keras"))
     trainee.test_logits(trainee.model, data).save(run.file("test_logits.npz"))
-    runs.write_json(run.file("result.json"), {"config": config})
+    write_json(run.file("result.json"), {"config": config})
 
 
 def configuration(loss, folder):
@@ -50,20 +46,20 @@ def configuration(loss, folder):
 
 def make_block(config, model, data):
     """Returns a function that takes a block of training steps of a compiled model."""
-    batch = next(iter(methods.train_batches(config, data, initial_epoch=0)))
+    batch = next(iter(training.train_batches(config, data, initial_epoch=0)))
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
     return lambda: [model.train_function(iterator) for _ in range(FLAGS.steps)]
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     data = make_data()
     with tempfile.TemporaryDirectory() as folder:
         save_first_stage(data, folder)
         configs = {loss: configuration(loss, folder) for loss in methods.METHODS}
-        models = {loss: methods.build_trainee(c, data).model for loss, c in configs.items()}
+        models = {loss: training.build_trainee(c, data).model for loss, c in configs.items()}
     trained = [loss for loss, config in configs.items() if methods.num_epochs(config)]
     blocks = {loss: make_block(configs[loss], models[loss], data) for loss in trained}
     seconds = take_turns(blocks, FLAGS.blocks)
@@ -78,8 +74,8 @@ def main():
     for loss, result in results.items():
         print(f"{loss:20}{result}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {"methods": results, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {"methods": results, "seed": 0}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """Time and memory of LADER and its gradient against the number of classes and of replicas.
 
-    python experiments/benchmarks/scaling.py --output=FILE.json
+    cd experiments && python -m benchmarks.scaling --output=FILE.json
 
 A batch of 256 and 100 to 100,000 classes, value and gradient, each size in a process of its own;
 beside it softmax cross-entropy with its gradient on the same logits, in turns. Memory is what a
@@ -10,21 +10,16 @@ CPU, with the floats that each sends. LADER reads the logits and writes their gr
 each: growth should be linear in N·C.
 """
 
-import pathlib
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import numpy as np
-import peak_memory
-import runs
 import tensorflow as tf
 from absl import flags
-from turns import take_turns
+from reproduction import cli, provenance
 
 import lade_tf
+from benchmarks import peak_memory
+from benchmarks.turns import take_turns
 
 BATCH_SIZE = 256
 CLASSES = (100, 1_000, 10_000, 100_000)
@@ -109,7 +104,7 @@ def measure_replicas(replicas):
 
 
 def main():
-    binary.check_new_file(flags.FLAGS.output)
+    cli.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     by_classes = {}
     for num_classes in CLASSES:
@@ -141,9 +136,9 @@ def main():
     if flags.FLAGS.output:
         sizes = {"batch_size": BATCH_SIZE, "seed": 0}
         results = {"classes": by_classes, "replicas": by_replicas}
-        runs.write_measured(flags.FLAGS.output, {**sizes, **results}, started)
+        provenance.write_measured(flags.FLAGS.output, {**sizes, **results}, started)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """A served model under many threads and bad requests: answers, time and memory.
 
-    python experiments/benchmarks/serve.py --output=FILE.json
+    cd experiments && python -m benchmarks.serve --output=FILE.json
 
 A small convolutional network for 32 × 32 images is exported, loaded again and asked by
 --threads threads at once, in one process, while another sets the stored target prior again and
@@ -17,19 +17,15 @@ script's (--keep=FOLDER) instead of making one, to compare two versions of the l
 import collections
 import pathlib
 import resource
-import sys
 import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import keras
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
+from reproduction import cli, provenance
 
 import lade_tf
 
@@ -164,7 +160,7 @@ def resident_megabytes():
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     model = make_model()
     images = np.random.default_rng(0).normal(size=(IMAGES, 32, 32, 3)).astype(np.float32)
@@ -192,7 +188,7 @@ def main():
     if bad := set(load.outcomes) - {"right", "refused", "NaN"}:
         raise ValueError(f"the served model must not do this: {', '.join(sorted(bad))}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {**result, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":
@@ -202,4 +198,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("keep", None, "New folder to export the model to.")
     flags.DEFINE_string("model", None, "Folder of an earlier --keep to ask.")
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """How long the library and a binary take to start, as ratios measured in one run.
 
-    python experiments/benchmarks/startup.py --output=FILE.json
+    cd experiments && python -m benchmarks.startup --output=FILE.json
 
 Fresh processes take turns: `import tensorflow, keras`, which nobody here can do without, then
 `import lade_tf` and `train.py --help`. Shown are the medians of the turns' ratios to the first.
@@ -13,13 +13,11 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import numpy as np
-import runs
 from absl import flags
-from turns import ratio, take_turns
+from reproduction import cli, provenance
+
+from benchmarks.turns import ratio, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 9, "Processes of each that are timed.", lower_bound=1)
@@ -46,7 +44,7 @@ def start(*arguments):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     work = {name: functools.partial(start, *command) for name, command in COMMANDS.items()}
     seconds = take_turns(work, FLAGS.turns)
@@ -57,8 +55,8 @@ def main():
     for name, value in result.items():
         print(f"{name:48}{value}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, result, started)
+        provenance.write_measured(FLAGS.output, result, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

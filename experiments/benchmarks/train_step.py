@@ -1,6 +1,6 @@
 """What LADE and the input pipeline cost, as ratios measured in one run.
 
-    python experiments/benchmarks/train_step.py --output=FILE.json
+    cd experiments && python -m benchmarks.train_step --output=FILE.json
 
 ResNet-32 on CIFAR-sized images, the recipe's batch and optimizer. Blocks of steps of the variants
 take turns, and the median of the blocks' ratios is shown, so that a noisy machine slows all alike:
@@ -10,22 +10,17 @@ take turns, and the median of the blocks' ratios is shown, so that a noisy machi
     fused / Keras' batch norm   the cross-entropy step with the two batch normalisations
 """
 
-import pathlib
-import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import binary
 import keras
 import numpy as np
-import runs
 import tensorflow as tf
 from absl import flags
-from cifar_sized import COUNTS, make_data
-from turns import ratio, take_turns
+from reproduction import cli, provenance
 
 import lade_tf
+from benchmarks.cifar_sized import COUNTS, make_data
+from benchmarks.turns import ratio, take_turns
 from lade_tf import backbones
 from lade_tf.layers import BatchNormalization
 from lade_tf.optimizers import SGD
@@ -99,7 +94,7 @@ def peak_operations():
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started = time.monotonic()
     keras.utils.set_random_seed(0)
     seconds = take_turns(blocks(make_steps(make_data()), FLAGS.steps), FLAGS.blocks)
@@ -116,8 +111,8 @@ def main():
     for name, value in result.items():
         print(f"{name:52}{value}")
     if FLAGS.output:
-        runs.write_measured(FLAGS.output, {**result, "seed": 0}, started)
+        provenance.write_measured(FLAGS.output, {**result, "seed": 0}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

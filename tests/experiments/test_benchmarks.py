@@ -2,15 +2,15 @@
 
 import json
 
-import benchmark_table
 import numpy as np
 import pytest
 from benchmarks.turns import ratio, take_turns
 from binaries import EXPERIMENTS, run, start
+from paper import benchmark_table
 
 WRITING = sorted(
-    path.relative_to(EXPERIMENTS)
-    for path in (*EXPERIMENTS.glob("benchmarks/*.py"), EXPERIMENTS / "gaussian_toy.py")
+    f"{path.parent.name}.{path.stem}"
+    for path in (*EXPERIMENTS.glob("benchmarks/*.py"), EXPERIMENTS / "studies" / "gaussian_toy.py")
     if '"output"' in path.read_text()
 )
 IN_PROCESSES_OF_THEIR_OWN = {"epoch", "loss"}  # which start others themselves
@@ -21,9 +21,9 @@ def run_benchmark(name, *flags, cwd):
     """Runs a benchmark and returns what it wrote."""
     flags = (*flags, f"--output={name}.json")
     if name not in IN_PROCESSES_OF_THEIR_OWN:
-        run(f"benchmarks/{name}.py", *flags, cwd=cwd)
+        run(f"benchmarks.{name}", *flags, cwd=cwd)
     else:
-        process = start(f"benchmarks/{name}.py", *flags, cwd=cwd)
+        process = start(f"benchmarks.{name}", *flags, cwd=cwd)
         output, errors = process.communicate()
         assert process.returncode == 0, output + errors
     return json.loads((cwd / f"{name}.json").read_text())
@@ -92,13 +92,14 @@ def test_starting_is_measured(tmp_path):
     assert len(reached("startup", tmp_path)) == 2 and "not run" not in reached("startup", tmp_path)
 
 
-@pytest.mark.parametrize("script", WRITING, ids=lambda path: path.stem)
-def test_an_old_file_is_refused_before_anything_is_measured(script, tmp_path):
-    if script.stem in IMPORTED:
-        pytest.importorskip(IMPORTED[script.stem])
+@pytest.mark.parametrize("module", WRITING)
+def test_an_old_file_is_refused_before_anything_is_measured(module, tmp_path):
+    name = module.split(".")[1]
+    if name in IMPORTED:
+        pytest.importorskip(IMPORTED[name])
     (tmp_path / "old.json").write_text("{}")
-    required = ("--images=images",) if script.stem == "input_pipeline" else ()
-    errors = run(script, "--output=old.json", *required, cwd=tmp_path, fails=True)
+    required = ("--images=images",) if name == "input_pipeline" else ()
+    errors = run(module, "--output=old.json", *required, cwd=tmp_path, fails=True)
     assert "--output=old.json exists already: give a new file" in errors
     assert (tmp_path / "old.json").read_text() == "{}"
 

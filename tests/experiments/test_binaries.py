@@ -6,9 +6,11 @@ import shutil
 import keras
 import numpy as np
 import pytest
-import runs
 import tensorflow as tf
 from binaries import TINY, run
+from reproduction import provenance
+from reproduction.files import read_json, write_json
+from reproduction.saved_logits import SavedLogits
 
 import lade_tf
 
@@ -44,15 +46,15 @@ def test_a_run_folder_holds_everything(lade_run):
 
 
 def test_a_result_names_the_variables_that_change_its_numbers(monkeypatch):
-    for name in runs.NUMERICAL:
+    for name in provenance.NUMERICAL:
         monkeypatch.delenv(name, raising=False)
-    assert runs.provenance()["environment"] == {}
+    assert provenance.gather()["environment"] == {}
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
-    assert runs.provenance()["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "1"}
+    assert provenance.gather()["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 def test_the_saved_logits_are_those_of_the_saved_model(lade_run):
-    saved = runs.SavedLogits.load(lade_run / "test_logits.npz")
+    saved = SavedLogits.load(lade_run / "test_logits.npz")
     data = lade_tf.data.load("digits_lt", 20)
     model = keras.saving.load_model(lade_run / "best.keras")
     raw = model.network.predict(data.test.images.astype(np.float32), verbose=0)
@@ -204,12 +206,12 @@ def test_an_export_of_training_gives_way_to_another(lade_run, tmp_path):
 
 def test_a_small_test_set_leaves_priors_out_unless_they_are_asked_for(lade_run, tmp_path):
     folder = copy_of(lade_run, tmp_path)
-    saved = runs.SavedLogits.load(folder / "test_logits.npz")
+    saved = SavedLogits.load(folder / "test_logits.npz")
     few = np.concatenate([np.flatnonzero(saved.labels == c)[:6] for c in range(10)])
     small = dataclasses.replace(saved, logits=saved.logits[few], labels=saved.labels[few])
     small.save(folder / "test_logits.npz")
-    result = runs.read_json(folder / "result.json")
-    runs.write_json(folder / "result.json", {**result, "hashes": {}})
+    result = read_json(folder / "result.json")
+    write_json(folder / "result.json", {**result, "hashes": {}})
     flags = (f"--run={folder}", f"--compare={folder}")
     output = run("evaluate.py", *flags, cwd=tmp_path)
     assert output.startswith(

@@ -4,13 +4,13 @@ import errno
 import os
 import types
 
-import checkpoints
 import h5py
 import keras
 import numpy as np
 import pytest
-import runs
-from checkpoints import BEST, LAST, PREVIOUS, Progress
+from reproduction import checkpoints
+from reproduction.checkpoints import BEST, LAST, PREVIOUS, Progress
+from reproduction.run_folder import RunFolder
 
 
 class Model:
@@ -39,7 +39,7 @@ def number_in(path):
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.RunFolder(tmp_path)
+    return RunFolder(tmp_path)
 
 
 def test_progress_comes_back_as_it_was(run):

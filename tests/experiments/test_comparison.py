@@ -1,9 +1,9 @@
 """The paired bootstrap against a loop that resamples."""
 
-import comparison
 import numpy as np
 import pytest
 from oracles import resampled_interval
+from reproduction import comparison
 
 
 def gain_bootstrap(correct, other, weights, **options):

@@ -2,17 +2,16 @@
 
 import shutil
 
-import checkpoints
-import device_loop
-import export_program
 import h5py
 import keras
-import methods
 import numpy as np
 import pytest
-import runs
 import tensorflow as tf
 from binaries import TINY, run
+from reproduction import checkpoints, device_loop, methods, training
+from reproduction.files import read_json, write_json
+from reproduction.run_folder import RunFolder
+from studies import export_program
 
 import lade_tf
 from lade_tf import losses
@@ -88,7 +87,7 @@ class History(keras.callbacks.Callback):
 def fit_steps(config, data, model, start, end):
     history = History()
     model.fit(
-        methods.train_batches(config, data, start),
+        training.train_batches(config, data, start),
         initial_epoch=start,
         epochs=end,
         steps_per_epoch=5,
@@ -172,7 +171,7 @@ def test_bfloat16_is_the_same_up_to_its_precision(data):
 @pytest.mark.parametrize("loops", [(fit_steps, fit_device), (fit_device, fit_steps)])
 def test_either_loop_resumes_the_other(loops, data, three_epochs, tmp_path):
     first, second = build(BASE), build(BASE)
-    folder = runs.RunFolder(tmp_path)
+    folder = RunFolder(tmp_path)
     loops[0](BASE, data, first, 0, 1)
     checkpoints.save(folder, first, checkpoints.Progress(1))
     assert checkpoints.restore(folder, second).epoch == 1
@@ -209,7 +208,7 @@ def test_epochs_are_validated_as_fit_does(data):
     batches = data.plain_batches("test", 5)
     both = [History(), History()]
     expected, model = build(BASE), build(BASE)
-    stream = methods.train_batches(BASE, data, 0)
+    stream = training.train_batches(BASE, data, 0)
     options = dict(steps_per_epoch=5, shuffle=False, verbose=0, validation_data=batches)
     expected.fit(stream, epochs=3, callbacks=[both[0]], **options)
     device_loop.fit(BASE, data, None, model, 0, 3, [both[1]], batches, verbose=0)
@@ -280,7 +279,7 @@ def test_the_exported_program_is_the_same_run_under_jax(data, tmp_path):
 
 def write_results(folder, program, epochs_per_call):
     """Writes a program's results as the machine that ran it would, here by TensorFlow's XLA."""
-    manifest = runs.read_json(folder / "program.json")
+    manifest = read_json(folder / "program.json")
     carry = manifest["carry"]
     with np.load(folder / "arguments.npz") as archive:
         values = [tf.constant(archive[f"arr_{i}"]) for i in range(len(archive.files))]
@@ -300,7 +299,7 @@ def write_results(folder, program, epochs_per_call):
 def exported_once(data, tmp_path_factory):
     """The folder of a run of one epoch and that of the program of the other two, with results."""
     folder = tmp_path_factory.mktemp("exported")
-    run_folder, out = runs.RunFolder(folder / "run"), folder / "out"
+    run_folder, out = RunFolder(folder / "run"), folder / "out"
     model = build(BASE)
     rows = fit_steps(BASE, data, model, 0, 1)
     run_folder.claim(BASE, data)
@@ -317,7 +316,7 @@ def exported_once(data, tmp_path_factory):
 def exported(exported_once, data, tmp_path):
     """Copies of those folders, and a model and a program that results can be taken into."""
     shutil.copytree(exported_once, tmp_path, dirs_exist_ok=True)
-    folder, model = runs.RunFolder(tmp_path / "run"), build(BASE)
+    folder, model = RunFolder(tmp_path / "run"), build(BASE)
     checkpoints.restore(folder, model)
     return folder, tmp_path / "out", model, device_loop.EpochProgram(BASE, data, model)
 
@@ -367,12 +366,12 @@ def test_results_that_do_not_fit_change_nothing(fault, data, exported):
 
 
 def test_what_trained_on_says_follows_the_epochs(tmp_path):
-    folder = runs.RunFolder(tmp_path)
+    folder = RunFolder(tmp_path)
     for device, *epochs in (("a", 1, 2), ("b", 5, 8), ("c", 5, 6)):
         folder.note_trained_on(device, *epochs)
     parts = [tuple(part.values()) for part in folder.trained_on()]
     assert parts == [("a", 1, 2), ("c", 5, 6)]
-    runs.write_json(tmp_path / "config.json", {})
+    write_json(tmp_path / "config.json", {})
     folder.delete()  # it is a run's file
     assert not tmp_path.exists()
 
@@ -401,25 +400,27 @@ def without_clocks(rows):
 @pytest.mark.slow
 def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     flags = (*TINY, "--loss=lade")
-    shown = run("export_program.py", *flags, "--output=out", "--epochs_per_call=1", cwd=tmp_path)
+    shown = run(
+        "studies.export_program", *flags, "--output=out", "--epochs_per_call=1", cwd=tmp_path
+    )
     names = {"program.hlo", "arguments.npz", "program.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    manifest = runs.read_json(tmp_path / "out" / "program.json")
+    manifest = read_json(tmp_path / "out" / "program.json")
     assert shown.endswith(f"--calls=3 --carry={manifest['carry']}\n")
     digits = lade_tf.data.load("digits_lt")
-    model = methods.build_trainee(manifest["config"], digits).model
+    model = training.build_trainee(manifest["config"], digits).model
     program = device_loop.EpochProgram(manifest["config"], digits, model)
     write_results(tmp_path / "out", program, 1)
     back = (*flags, "--import=out", "--run_dir=run", "--seconds=6")
     for known in ((*back[:-1], "--device=a TPU"), back):
-        errors = run("export_program.py", *known, cwd=tmp_path, fails=True)
+        errors = run("studies.export_program", *known, cwd=tmp_path, fails=True)
         assert "--import needs --seconds and --device" in errors
     back = (*back, "--device=a TPU")
     other = (*back, "--learning_rate=0.01")
-    errors = run("export_program.py", *other, cwd=tmp_path, fails=True)
+    errors = run("studies.export_program", *other, cwd=tmp_path, fails=True)
     assert "another configuration: learning_rate differ" in errors
     assert not (tmp_path / "run").exists()
-    run("export_program.py", *back, cwd=tmp_path)
+    run("studies.export_program", *back, cwd=tmp_path)
     run("train.py", *flags, "--run_dir=run", cwd=tmp_path)
     folders = tmp_path / "run", lade_run
     found, wanted = (weights_of(folder / "last.weights.h5") for folder in folders)
@@ -427,14 +428,14 @@ def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     for name, array in wanted.items():
         # A ReLU may tell two compilers' roundings of 0 apart, hence not 1e-5.
         np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-3, err_msg=name)
-    rows, expected = (runs.RunFolder(folder).read_history() for folder in folders)
+    rows, expected = (RunFolder(folder).read_history() for folder in folders)
     assert [row["seconds"] for row in rows] == [2, 2, 2]
     assert_same_rows(without_clocks(rows), without_clocks(expected), rtol=1e-4)
-    result = runs.read_json(tmp_path / "run" / "result.json")
+    result = read_json(tmp_path / "run" / "result.json")
     assert result["trained_on"] == [{"device": "a TPU", "first_epoch": 1, "last_epoch": 3}]
-    assert "trained_on" not in runs.read_json(lade_run / "result.json")
+    assert "trained_on" not in read_json(lade_run / "result.json")
     assert result["metrics"]["accuracy"] == pytest.approx(
-        runs.read_json(lade_run / "result.json")["metrics"]["accuracy"], abs=0.01
+        read_json(lade_run / "result.json")["metrics"]["accuracy"], abs=0.01
     )
 
 

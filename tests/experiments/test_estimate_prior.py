@@ -2,14 +2,13 @@
 
 import json
 
-import classifiers
-import image_files
 import keras
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 from binaries import run
+from reproduction import classifiers, image_files
 
 import lade_tf
 from lade_tf import label_shift, priors

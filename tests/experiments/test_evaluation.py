@@ -1,10 +1,9 @@
 import dataclasses
 
-import comparison
-import evaluation
 import numpy as np
 import pytest
-import runs
+from reproduction import comparison, evaluation, provenance
+from reproduction.saved_logits import SavedLogits
 
 from lade_tf import label_shift, metrics, priors
 
@@ -16,7 +15,7 @@ def make_saved(per_class=40, source_prior=None):
     labels = np.repeat(np.arange(3), per_class)
     logits = rng.normal(size=(len(labels), 3)).astype(np.float32) + 2 * np.eye(3)[labels]
     source_prior = np.full(3, 1 / 3) if source_prior is None else source_prior
-    return runs.SavedLogits(
+    return SavedLogits(
         logits.astype(np.float32), labels, COUNTS, source_prior, np.array(["a", "b", "c"])
     )
 
@@ -53,7 +52,7 @@ def test_a_prior_file_is_taken_by_the_names_of_the_test_set(tmp_path, content, e
 
 def test_what_stands_beside_an_estimate_is_known_in_a_prior_file():
     fields = {field.name for field in dataclasses.fields(label_shift.PriorEstimate)}
-    assert fields | set(runs.provenance()) <= priors.FILE_KEYS
+    assert fields | set(provenance.gather()) <= priors.FILE_KEYS
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_all_metrics_are_those_of_a_drawn_test_set():
     saved = make_saved(per_class=40)
     prior = evaluation.resolve_prior("forward:4", COUNTS, 40)  # 40, 20 and 10 of 40 images
     repeats = np.repeat([4, 2, 1], 40)
-    drawn = runs.SavedLogits(
+    drawn = SavedLogits(
         np.repeat(saved.logits, repeats, axis=0),
         np.repeat(saved.labels, repeats),
         COUNTS,
@@ -136,7 +135,7 @@ def cifar_sized(seed=0):
     logits[np.arange(10_000), labels] += np.linspace(4, 1, 100)[labels]
     counts = priors.exponential_counts(500, 100, 100)
     names = np.array([str(c) for c in range(100)])
-    return runs.SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
+    return SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +211,7 @@ def test_dirichlet_priors_are_a_function_of_their_seed():
 def test_saved_logits_that_cannot_be_used_are_refused(tmp_path, change, message):
     dataclasses.replace(make_saved(), **change).save(tmp_path / "test_logits.npz")
     with pytest.raises(ValueError, match=message):
-        runs.SavedLogits.load(tmp_path / "test_logits.npz")
+        SavedLogits.load(tmp_path / "test_logits.npz")
 
 
 def test_two_runs_are_compared_under_every_prior():

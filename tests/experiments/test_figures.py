@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
-import recipes
-import runs
-from binaries import EXPERIMENTS, run
+from binaries import run
+from reproduction import recipes
+from reproduction.files import read_json, write_json
+from reproduction.saved_logits import SavedLogits
 
 COUNTS = np.array([200, 143, 102, 73, 52, 37, 27, 19, 14, 10])
 PER_CLASS = 50
@@ -19,7 +20,7 @@ PICTURES = (
 )
 INSPECT = """
 import json, sys
-import binary, figures
+import figures
 described = {}
 for group, members in figures.find_groups(sys.argv[1], {}).items():
     described[group] = {}
@@ -37,7 +38,7 @@ print("\\n" + json.dumps(described))
 """
 COLLECT_ERRORS = """
 import json, sys
-import binary, figures
+import figures
 from absl.testing import flagsaver
 
 errors = []
@@ -59,7 +60,7 @@ def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
     name = "-".join([loss, f"seed{seed}", *(f"{k}{v}" for k, v in overrides.items())])
     path = folder / name
     path.mkdir(parents=True)
-    runs.write_json(path / "result.json", {"config": config})
+    write_json(path / "result.json", {"config": config})
     rng = np.random.default_rng([seed, len(name)])
     labels = np.repeat(np.arange(10), PER_CLASS).astype(np.int32)
     logits = rng.normal(size=(len(labels), 10)) + 2 * np.eye(10)[labels]
@@ -67,7 +68,7 @@ def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
     if loss == "softmax":
         logits += np.log(source_prior)
     names = np.array([str(c) for c in range(10)])
-    saved = runs.SavedLogits(logits.astype(np.float32), labels, COUNTS, source_prior, names)
+    saved = SavedLogits(logits.astype(np.float32), labels, COUNTS, source_prior, names)
     saved.save(path / "test_logits.npz")
     return saved
 
@@ -75,8 +76,8 @@ def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
 def run_code(code, argument, cwd):
     """Returns the JSON in the last line that the code prints."""
     path = cwd / "code.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {str(EXPERIMENTS)!r})\n{code}")
-    output = run(path, argument, cwd=cwd)
+    path.write_text(code)
+    output = run(str(path), argument, cwd=cwd)
     path.unlink()
     return json.loads(output.splitlines()[-1])
 
@@ -152,7 +153,7 @@ def test_figures_2_and_6_have_a_panel_for_each_prediction(drawn):
 
 
 def test_figure_2_tells_pc_softmax_the_uniform_prior_and_shows_the_lowest_seed(drawn, results):
-    saved = runs.SavedLogits.load(results / "main" / "softmax-seed0" / "test_logits.npz")
+    saved = SavedLogits.load(results / "main" / "softmax-seed0" / "test_logits.npz")
     logits = saved.logits.astype(np.float64)
     shifts = {"Softmax": 0.0, "PC Softmax": np.log(0.1) - np.log(saved.source_prior)}
     for title, shift in shifts.items():
@@ -170,7 +171,7 @@ def test_figure_3_has_a_panel_for_each_alpha(drawn, results):
         "LADE (paper), α = 0.1",
         "LADE (paper), α = 0.5",
     ]
-    saved = runs.SavedLogits.load(results / "main" / "lade-seed0-alpha0.5" / "test_logits.npz")
+    saved = SavedLogits.load(results / "main" / "lade-seed0-alpha0.5" / "test_logits.npz")
     means = [saved.logits[saved.labels == c, c].mean() for c in range(10)]
     np.testing.assert_allclose(
         panels["LADE (paper), α = 0.5"]["positive samples"], means, rtol=1e-5
@@ -197,9 +198,7 @@ def test_curves_are_the_expected_accuracies_and_the_mean_of_the_runs(drawn, resu
         ("LADE (paper)", ("lade-seed0",), True),
     )
     for label, names, told in cases:
-        of_runs = [
-            runs.SavedLogits.load(results / "main" / name / "test_logits.npz") for name in names
-        ]
+        of_runs = [SavedLogits.load(results / "main" / name / "test_logits.npz") for name in names]
         expected = [
             np.mean([expected_accuracy(saved, test if told else None, test) for saved in of_runs])
             for test in protocol()
@@ -256,9 +255,9 @@ def test_runs_from_before_a_recipe_got_a_key_are_drawn_with_later_ones(tmp_path)
     for seed in (0, 1):
         make_run(tmp_path / "runs", "softmax", seed=seed)
     path = tmp_path / "runs" / "softmax-seed0" / "result.json"
-    config = runs.read_json(path)["config"]
+    config = read_json(path)["config"]
     del config["recipe"]
-    runs.write_json(path, {"config": config})
+    write_json(path, {"config": config})
     output = run("figures.py", "--results=runs", "--figure=curves", "--output_dir=.", cwd=tmp_path)
     assert "accuracy_curves" in output
 
@@ -270,7 +269,7 @@ def test_bad_input_is_refused_before_anything_is_written(results, tmp_path):
         make_run(tmp_path / "unlike", "lade", imbalance_ratio=7.0, alpha=alpha, remine_lambda=0.1)
     make_run(tmp_path / "bare", "softmax")
     config = {"dataset": "digits_lt", "epochs": 3}
-    runs.write_json(tmp_path / "bare" / "softmax-seed0" / "result.json", {"config": config})
+    write_json(tmp_path / "bare" / "softmax-seed0" / "result.json", {"config": config})
     (tmp_path / "empty").mkdir()
     cases = {
         "--figure=5": "--figure must be of 2, 3, 6, curves; got '5'",

@@ -1,4 +1,4 @@
-import gaussian_toy
+from studies import gaussian_toy
 
 
 def test_paper_disentangles_the_label_distribution_and_reference_does_not():

@@ -5,9 +5,9 @@ import json
 import h5py
 import numpy as np
 import pytest
-import runs
 from binaries import run
 from PIL import Image
+from reproduction.run_folder import RunFolder, load_model
 
 COUNTS = {"blue": 8, "green": 12, "red": 30}
 FLAGS = ("--dataset=folder", "--data_dir=images", "--loss=lade", "--run_dir=run")
@@ -49,7 +49,7 @@ def test_a_folder_is_learnt_validated_and_exported(images, tmp_path):
     with h5py.File(tmp_path / "run" / "best.weights.h5") as file:
         assert file.attrs["epoch"] == result["selected_epoch"]
     assert set(result["metrics_shifted"]) == {"uniform"}  # 4 images a class are too few for more
-    model = runs.load_model(tmp_path / "run" / "best.keras")
+    model = load_model(tmp_path / "run" / "best.keras")
     assert model.class_counts == list(COUNTS.values())
     names = (tmp_path / "run" / "saved_model" / "assets" / "class_names.json").read_text()
     assert json.loads(names) == list(COUNTS)
@@ -68,7 +68,7 @@ def test_a_bad_image_ends_the_run_with_its_name_or_is_left_out(images, tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     [(path, reason)] = result["bad_images"]
     assert path == str(bad) and reason
-    model = runs.load_model(tmp_path / "run" / "best.keras")
+    model = load_model(tmp_path / "run" / "best.keras")
     assert model.class_counts == [8, 12, 29]
 
 
@@ -81,7 +81,7 @@ def test_the_body_has_a_learning_rate_of_its_own_or_is_frozen(images, tmp_path):
         "slow": ("--backbone_learning_rate=0",),
     }.items():
         run("train.py", *flags, *more, f"--run_dir={name}", cwd=tmp_path)
-        model = runs.load_model(tmp_path / name / "best.keras")
+        model = load_model(tmp_path / name / "best.keras")
         weights[name] = {v.path: v.numpy() for v in model.network.variables}
     kernels = {path for path in weights["slow"] if path.endswith("_conv/kernel")}
     assert len(kernels) == 3
@@ -118,7 +118,7 @@ def test_a_method_without_training_steps_has_no_batch_that_could_be_too_large(im
     run("train.py", *flags, "--loss=softmax", *more, cwd=tmp_path)
     second = ("--loss=ncm", "--backbone=small_cnn", "--init_from=softmax", "--run_dir=run")
     run("train.py", *FLAGS[:2], "--image_size=32", *second, cwd=tmp_path)
-    assert runs.RunFolder(tmp_path / "run").finished
+    assert RunFolder(tmp_path / "run").finished
 
 
 def test_a_class_without_a_test_image_is_named(images, tmp_path):

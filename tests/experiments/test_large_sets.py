@@ -3,14 +3,13 @@
 import json
 import shutil
 
-import methods
 import numpy as np
 import pytest
-import recipes
-import runs
 import tensorflow as tf
 from binaries import run
 from PIL import Image
+from reproduction import recipes, training
+from reproduction.run_folder import load_model
 
 import lade_tf
 from lade_tf.data import FileData, FileSplit
@@ -32,7 +31,7 @@ def test_a_step_with_the_real_prior_on_the_real_backbone(dataset, shared_data):
     data = FileData(dataset, names, train, train, None, (0.5,) * 3, (0.2,) * 3)
     overrides = {"weights": "none", "seed": 0, "data_seed": 0, "precision": "float32"}
     config = recipes.resolve(dataset, "lade", overrides)
-    model = methods.build_trainee(config, data).model
+    model = training.build_trainee(config, data).model
     assert model.class_counts == counts
     images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)
     kernel = model.trainable_variables[0].numpy()
@@ -113,7 +112,7 @@ def check_trained_alike(cifar, cifar_folder, shared_data, tmp_path, backbone, ep
     configs = [dict(result["config"]) for result in results.values()]
     differing = {key for key in configs[0] if configs[0][key] != configs[1].get(key)}
     assert differing == {"dataset", "imbalance_ratio", "image_size", "allow_duplicates"}
-    models = [runs.load_model(tmp_path / name / "best.keras") for name in results]
+    models = [load_model(tmp_path / name / "best.keras") for name in results]
     assert models[0].class_counts == models[1].class_counts == cifar.class_counts.tolist()
     accuracies = [result["metrics"]["accuracy"] for result in results.values()]
     # Another order of the images; seeds differ by about this much after 5 epochs.

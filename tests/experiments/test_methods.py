@@ -1,20 +1,19 @@
 """Every method: trained, resumed, saved, loaded, exported and adapted, like LADE."""
 
 import json
+import pathlib
 import re
 import shutil
 
-import checkpoints
-import evaluation
 import keras
-import methods
 import numpy as np
 import pytest
-import recipes
-import runs
 import tensorflow as tf
-import trainees
 from binaries import run
+from reproduction import builders, checkpoints, evaluation, methods, recipes, training
+from reproduction.files import read_json, write_json
+from reproduction.run_folder import RunFolder
+from reproduction.saved_logits import SavedLogits
 
 import lade_tf
 
@@ -83,7 +82,7 @@ def config(loss, first_stage):
 
 @every_method(RUN_FAST)
 def test_its_run_says_what_its_logits_carry(loss, finished):
-    saved = runs.SavedLogits.load(finished / "test_logits.npz")
+    saved = SavedLogits.load(finished / "test_logits.npz")
     power = 0.5 if loss == "logit_adjustment" else methods.METHODS[loss].carries == "training"
     carried = saved.counts**power
     np.testing.assert_allclose(saved.source_prior, carried / carried.sum())
@@ -102,7 +101,7 @@ def test_softmax_shows_the_pair_with_and_without_adaptation(first_stage):
 
 @every_method(RUN_FAST)
 def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished, data):
-    saved = runs.SavedLogits.load(finished / "test_logits.npz")
+    saved = SavedLogits.load(finished / "test_logits.npz")
     model = keras.saving.load_model(finished / "best.keras")
     images = data.test.images[:50].astype(np.float32)
     prior = np.linspace(1, 2, 10) / np.linspace(1, 2, 10).sum()
@@ -122,7 +121,7 @@ def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
         pytest.skip("nothing is trained")
     config |= {"stage2_epochs": 3} if loss in SECOND_STAGE else {"epochs": 3}
     config |= {"drw_epoch": 2} if loss == "ldam_drw" else {}
-    folder, whole = runs.RunFolder(tmp_path), methods.build_trainee(config, data).model
+    folder, whole = RunFolder(tmp_path), training.build_trainee(config, data).model
     before = state(whole)
 
     def save(epoch, logs):
@@ -130,7 +129,7 @@ def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
             checkpoints.save(folder, whole, checkpoints.Progress(1))
 
     fit(whole, config, data, 0, 3, keras.callbacks.LambdaCallback(on_epoch_end=save))
-    resumed = methods.build_trainee(config, data).model
+    resumed = training.build_trainee(config, data).model
     assert checkpoints.restore(folder, resumed).epoch == 1
     fit(resumed, config, data, 1, 3)
     for path, weights in state(whole).items():
@@ -140,7 +139,7 @@ def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
 
 def fit(model, config, data, start, end, *callbacks):
     model.fit(
-        methods.train_batches(config, data, start),
+        training.train_batches(config, data, start),
         initial_epoch=start,
         epochs=end,
         steps_per_epoch=data.steps_per_epoch(config["batch_size"]),
@@ -163,8 +162,8 @@ def test_a_method_is_added_by_its_row(data, monkeypatch):
     """The README's example."""
 
     def cold(config, data):
-        model = lade_tf.adapt(trainees.build_network(config, data), data.class_counts)
-        return trainees.Trainee(model, lade_tf.losses.Focal(config["coldness"]))
+        model = lade_tf.adapt(builders.build_network(config, data), data.class_counts)
+        return builders.Trainee(model, lade_tf.losses.Focal(config["coldness"]))
 
     row = methods.Method(
         "Cold", "Author, 2026", lade_tf.losses.Focal, cold, {"coldness": 3.0}, carries="training"
@@ -172,7 +171,7 @@ def test_a_method_is_added_by_its_row(data, monkeypatch):
     monkeypatch.setitem(methods.METHODS, "cold", row)
     monkeypatch.setitem(methods.PARAMETERS, "coldness", methods.Parameter(float, "how cold"))
     config = recipes.resolve("digits_lt", "cold", {**FLAG_DEFAULTS, "epochs": 1})
-    trainee = methods.build_trainee(config, data)
+    trainee = training.build_trainee(config, data)
     fit(trainee.model, config, data, 0, 1)
     assert (config["coldness"], trainee.loss.gamma) == (3.0, 3.0)
     with pytest.raises(ValueError, match="--coldness means nothing with --loss=softmax"):
@@ -180,8 +179,9 @@ def test_a_method_is_added_by_its_row(data, monkeypatch):
 
 
 def test_every_method_has_a_file_and_a_paper():
+    root = pathlib.Path(__file__).parents[2]
     for name, method in methods.METHODS.items():
-        assert (methods.ROOT / method.file).exists(), name
+        assert (root / method.file).exists(), name
         assert method.paper or name == "softmax"
 
 
@@ -207,7 +207,7 @@ def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run,
     if case == "method":
         config = {**config, "loss": "crt", "init_from": str(lade_run)}
     with pytest.raises(ValueError) as error:
-        trainees.first_stage(config, data)
+        training.first_stage(config, data)
     assert message in str(error.value)
 
 
@@ -217,21 +217,21 @@ def test_a_first_stage_on_other_data_is_refused(loss, first_stage, data, tmp_pat
     config = recipes.resolve("digits_lt", loss, overrides)
     other = lade_tf.data.load("digits_lt", 5.0)
     with pytest.raises(ValueError, match="other data than --data_dir has .*; train images is"):
-        methods.build_trainee(config, other)
+        training.build_trainee(config, other)
     old = shutil.copytree(first_stage, tmp_path / "old")
     (old / "data.json").unlink()  # before runs had it
-    trainees.first_stage({**config, "init_from": str(old)}, data)
+    training.first_stage({**config, "init_from": str(old)}, data)
 
 
 def test_a_first_stage_on_images_of_another_size_is_refused(first_stage, data, tmp_path):
-    run_folder = runs.RunFolder(shutil.copytree(first_stage, tmp_path / "large"))
-    config = {**runs.read_json(run_folder.file("config.json")), "image_size": 96}
-    result = {**runs.read_json(run_folder.file("result.json")), "config": config}
+    run_folder = RunFolder(shutil.copytree(first_stage, tmp_path / "large"))
+    config = {**read_json(run_folder.file("config.json")), "image_size": 96}
+    result = {**read_json(run_folder.file("result.json")), "config": config}
     for name, content in {"config.json": config, "result.json": result}.items():
-        runs.write_json(run_folder.file(name), content)
+        write_json(run_folder.file(name), content)
     config |= {"loss": "crt", "image_size": 72, "init_from": str(run_folder.path)}
     with pytest.raises(ValueError, match="its image_size is 96 and not 72"):
-        trainees.first_stage(config, data)
+        training.first_stage(config, data)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
     flags = ("--loss=softmax", "--ema=0.9", "--run_dir=run")
     run("train.py", *FLAGS, *flags, cwd=tmp_path)
     config = recipes.resolve("digits_lt", "softmax", {**FLAG_DEFAULTS, "epochs": 12, "ema": 0.9})
-    model = methods.build_trainee(config, data).model
-    checkpoints.restore(runs.RunFolder(tmp_path / "run"), model)
+    model = training.build_trainee(config, data).model
+    checkpoints.restore(RunFolder(tmp_path / "run"), model)
     raw = model.network.get_weights()
     averages = [v.numpy() for v in model.optimizer._model_variables_moving_average]
     saved = keras.saving.load_model(tmp_path / "run" / "best.keras")
@@ -277,7 +277,7 @@ def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
         np.testing.assert_array_equal(weight.numpy(), average)
     assert not np.array_equal(saved.network.get_weights()[0], raw[0])
     # Their batch statistics are those of the averaged weights, not of the last step's.
-    methods.recompute_statistics(saved, config, data)
+    training.recompute_statistics(saved, config, data)
     again = keras.saving.load_model(tmp_path / "run" / "best.keras")
     statistics = [v.numpy() for v in again.network.non_trainable_variables]
     raw_statistics = [v.numpy() for v in model.network.non_trainable_variables]
@@ -298,5 +298,5 @@ def test_no_head_learns_at_the_rate_of_the_body():
     bodies = [v.path for net in (network, oltr, scaled) for v in net.variables if "conv/" in v.path]
     heads = [v.path for net in (network, oltr) for v in net.variables if v.path not in bodies]
     heads += [v.path for v in scaled.trainable_variables]
-    assert bodies and all(re.search(methods.BODY, path) for path in bodies)
-    assert heads and not [path for path in heads if re.search(methods.BODY, path)]
+    assert bodies and all(re.search(training.BODY, path) for path in bodies)
+    assert heads and not [path for path in heads if re.search(training.BODY, path)]

@@ -4,15 +4,14 @@ import dataclasses
 import pathlib
 import subprocess
 
-import comparison
-import evaluation
 import numpy as np
-import predictions
 import pytest
 import report
-import runs
-import suites
-from predictions import SavedPredictions
+from paper import suites
+from reproduction import comparison, evaluation, predictions
+from reproduction.files import read_json, write_json
+from reproduction.predictions import SavedPredictions
+from reproduction.saved_logits import SavedLogits
 
 from lade_tf import priors
 
@@ -31,13 +30,13 @@ def make_saved(source=TRAIN, per_class=60, seed=0):
     labels = rng.permutation(np.repeat(np.arange(4), per_class)).astype(np.int32)
     logits = rng.normal(size=(len(labels), 4)) + 1.5 * np.eye(4)[labels] + np.log(source)
     names = np.array(list("abcd"))
-    return runs.SavedLogits(logits.astype(np.float32), labels, COUNTS, source, names)
+    return SavedLogits(logits.astype(np.float32), labels, COUNTS, source, names)
 
 
 def write_run(folder, saved, config=None):
     folder.mkdir(parents=True)
     saved.save(folder / "test_logits.npz")
-    runs.write_json(folder / "result.json", {"config": config or {"loss": "softmax"}})
+    write_json(folder / "result.json", {"config": config or {"loss": "softmax"}})
     return folder
 
 
@@ -120,7 +119,7 @@ def test_what_needs_the_logits_names_their_file(tmp_path):
     with pytest.raises(ValueError, match=f"{path}, which isn't there"):
         evaluation.evaluate_priors(kept, ["forward:50"], reading="paper")
     with pytest.raises(ValueError, match=f"{path} isn't there"):
-        comparison.load_run(folder).saved  # noqa: B018  what temperature.py and others ask for
+        comparison.load_run(folder).saved  # noqa: B018  what studies.temperature and others ask for
     with pytest.raises(ValueError, match=f"{path} isn't there"):
         report.write_report([folder], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -150,7 +149,7 @@ def test_what_cannot_be_reduced_leaves_nothing(tmp_path):
         reduced(tmp_path / "large", large, keep_logits=True)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "test_logits.npz").write_text("no zip")
-    runs.write_json(tmp_path / "damaged" / "result.json", {"config": {}})
+    write_json(tmp_path / "damaged" / "result.json", {"config": {}})
     copy = tmp_path / "copy"
     copy.mkdir()
     with pytest.raises(ValueError, match="isn't a test_logits.npz of a run"):
@@ -192,7 +191,7 @@ def test_a_file_is_small_and_the_same_bytes_again(tmp_path):
     logits[np.arange(10_000), labels] += 3
     counts = priors.exponential_counts(500, 100, 100)
     names = np.array([str(c) for c in range(100)])
-    saved = runs.SavedLogits(logits, labels, counts, priors.uniform_prior(100), names)
+    saved = SavedLogits(logits, labels, counts, priors.uniform_prior(100), names)
     kept = SavedPredictions.of(saved)
     for name in ("one.npz", "other.npz"):
         kept.save(tmp_path / name)
@@ -204,7 +203,7 @@ def test_a_file_is_small_and_the_same_bytes_again(tmp_path):
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_committed_predictions_are_those_that_the_result_was_measured_from(folder):
-    result, kept = runs.read_json(folder / "result.json"), predictions.load(folder)
+    result, kept = read_json(folder / "result.json"), predictions.load(folder)
     assert (folder / "predictions.npz").exists()
     measured = {
         "metrics": evaluation.evaluate(kept, UNIFORM_100, UNIFORM_100),

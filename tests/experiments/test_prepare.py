@@ -4,13 +4,12 @@ import hashlib
 import io
 import shutil
 
-import prepared
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-import tfds_images
 from binaries import run
 from PIL import Image
+from reproduction import prepared, tfds_images
 
 from lade_tf.data.files import records
 from lade_tf.data.sets import places

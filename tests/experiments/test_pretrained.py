@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import pretrained
 import pytest
+from reproduction import pretrained
 
 import lade_tf
 from lade_tf.backbones import resnet50, small_cnn

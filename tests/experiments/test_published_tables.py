@@ -4,9 +4,9 @@ import json
 import pathlib
 import re
 
-import paper_tables
 import pytest
-from table_formats import Exact
+from paper import tables
+from paper.table_formats import Exact
 
 FOLDER = pathlib.Path(__file__).parents[2] / "third_party/published"
 PUBLISHED = json.loads((FOLDER / "lade_cvpr2021.json").read_text())["tables"]
@@ -64,16 +64,16 @@ def test_table_1_counts_the_training_sets(tmp_path):
             f"data_256/a/{name}/{split}{i}.jpg {c}" for c, (name, n) in CLASSES for i in range(n)
         ]
         (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines))
-    rows = {row.name: row.values for row in paper_tables.training_sets(tmp_path).rows}
+    rows = {row.name: row.values for row in tables.training_sets(tmp_path).rows}
     for ratio, images in ((10, 19573), (50, 12608), (100, 10847)):
         assert rows[f"CIFAR-100-LT (IB {ratio})"] == (100, images, ratio)
     assert rows["Places-LT"] == (3, 13, 3.5)
     assert rows["ImageNet-LT"] == (1000, 115846, None)
     assert rows["iNaturalist 2018"] == (8142, 437513, None)
-    notes = paper_tables.training_sets(tmp_path).notes
+    notes = tables.training_sets(tmp_path).notes
     assert len(notes) == 3 and "ImageNet_LT_train.txt does not exist" in notes[1]
-    assert len(paper_tables.training_sets().notes) == 4
-    row = next(row for row in paper_tables.training_sets().rows if row.name == "ImageNet-LT")
+    assert len(tables.training_sets().notes) == 4
+    row = next(row for row in tables.training_sets().rows if row.name == "ImageNet-LT")
     assert row.lines()[1] == ["", "ours", "1,000", "115,846", ""]
 
 
@@ -81,12 +81,12 @@ CLASSES = list(enumerate((("barn", 7), ("attic", 4), ("cliff", 2))))
 
 
 def test_table_1_counts_the_real_places_lists(shared_data):
-    rows = {row.name: row for row in paper_tables.training_sets(shared_data / "data/splits").rows}
+    rows = {row.name: row for row in tables.training_sets(shared_data / "data/splits").rows}
     assert rows["Places-LT"].values == rows["Places-LT"].published == (365, 62500, 996)
 
 
 def test_the_recipes_have_the_published_settings():
-    rows = paper_tables.lade_settings().rows
+    rows = tables.lade_settings().rows
     assert len(rows) == 6
     assert all(row.values == row.published for row in rows)
     assert rows[2].lines()[1] == ["", "ours", "0.01", "0.1", "256"]

@@ -1,8 +1,6 @@
-import comparison
-import methods
 import pytest
-import recipes
-from methods import METHODS
+from reproduction import comparison, methods, recipes
+from reproduction.methods import METHODS
 
 PUBLISHED = {
     "backbone": "resnet32",

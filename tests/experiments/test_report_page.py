@@ -10,12 +10,12 @@ import socket
 import subprocess
 
 import binaries
-import comparison
-import evaluation
 import numpy as np
 import pytest
 import report
-import runs
+from reproduction import comparison, evaluation
+from reproduction.files import write_json
+from reproduction.saved_logits import SavedLogits
 
 from lade_tf import priors
 from lade_tf.metrics.accuracy import shot_groups
@@ -33,7 +33,7 @@ def write_run(folder, counts, per_class, entangled=False, seed=0, names=None):
     logits = rng.normal(size=(len(labels), len(counts))) + 2 * np.eye(len(counts))[labels]
     prior = priors.class_prior(counts) if entangled else priors.uniform_prior(len(counts))
     folder.mkdir(parents=True)
-    runs.SavedLogits(
+    SavedLogits(
         logits=(logits + entangled * np.log(prior)).astype(np.float32),
         labels=labels,
         counts=counts,
@@ -41,7 +41,7 @@ def write_run(folder, counts, per_class, entangled=False, seed=0, names=None):
         class_names=np.array(names or [f"class {c}" for c in range(len(counts))]),
     ).save(folder / "test_logits.npz")
     config = {"dataset": "made_up", "loss": "softmax", "estimator": None, "epochs": 3, "seed": seed}
-    runs.write_json(folder / "result.json", {"config": config, "command": "a <b> & c"})
+    write_json(folder / "result.json", {"config": config, "command": "a <b> & c"})
     return folder
 
 

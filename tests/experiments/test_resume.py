@@ -6,13 +6,13 @@ import re
 import time
 import types
 
-import checkpoints
 import h5py
 import numpy as np
 import pytest
-import runs
 from binaries import TINY, run, start
-from callbacks import Checkpoint
+from reproduction import checkpoints
+from reproduction.callbacks import Checkpoint
+from reproduction.run_folder import RunFolder
 
 CLOCKS = {"seconds", "cpu_seconds", "images_per_second"}
 
@@ -117,7 +117,7 @@ def test_checkpoints_are_kept_by_number(tmp_path):
 def test_of_equal_scores_the_first_is_the_best(tmp_path, monkeypatch):
     names = []
     monkeypatch.setattr(checkpoints, "save", lambda *args: names.append(list(args[3])))
-    callback = Checkpoint(runs.RunFolder(tmp_path), 1, 1, np.zeros(1), checkpoints.Progress())
+    callback = Checkpoint(RunFolder(tmp_path), 1, 1, np.zeros(1), checkpoints.Progress())
     optimizer = types.SimpleNamespace(learning_rate=0.1)
     callback.set_model(types.SimpleNamespace(optimizer=optimizer, raw_logits=np.zeros_like))
     third = float(np.float32(1 / 3))  # more than what nine digits say of it
@@ -168,13 +168,13 @@ def test_a_killed_cifar_run_resumes_and_learns(backbone, epochs, seconds, tmp_pa
 @pytest.mark.slow
 def test_kills_at_random_moments_are_survived(tmp_path):
     flags = ("--kills=6", "--kills_per_run=3", "--epochs=30", "--output=kills.json")
-    output = run("kill_runs.py", *flags, cwd=tmp_path)
+    output = run("studies.kill_runs", *flags, cwd=tmp_path)
     assert "survived / tried: 6 / 6" in output
     assert json.loads((tmp_path / "kills.json").read_text())["survived"] == 6
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path):
-    folder = runs.RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
     with folder.alone():
         errors = run("train.py", *TINY, "--loss=lade", "--run_dir=run", cwd=tmp_path, fails=True)
         assert "another process is training in run: wait for it or end it" in errors

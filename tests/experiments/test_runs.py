@@ -5,8 +5,10 @@ import shutil
 import keras
 import numpy as np
 import pytest
-import recipes
-import runs
+from reproduction import recipes, run_folder
+from reproduction.files import read_json, write_json
+from reproduction.run_folder import METRICS, RunFolder, load_model
+from reproduction.saved_logits import SavedLogits
 
 import lade_tf
 
@@ -22,18 +24,16 @@ def make_model(seed=0, target_prior=None):
 def write_run(folder, config=CONFIG, seed=0):
     """Writes a finished run of three classes and returns its `RunFolder`."""
     folder.mkdir(parents=True)
-    run = runs.RunFolder(folder)
+    run = RunFolder(folder)
     make_model(seed).save(run.file("best.keras"))
     logits = np.random.default_rng(seed).normal(size=(6, 3)).astype(np.float32)
     labels, counts = np.array([0, 0, 1, 1, 2, 2]), np.array([9, 3, 1])
     names = np.array(["ant", "bee", "cat"])
-    runs.SavedLogits(logits, labels, counts, np.full(3, 1 / 3), names).save(
-        run.file("test_logits.npz")
-    )
-    runs.write_json(run.file("config.json"), config)
-    metrics = dict.fromkeys(runs.METRICS, {"accuracy": 0.5})
+    SavedLogits(logits, labels, counts, np.full(3, 1 / 3), names).save(run.file("test_logits.npz"))
+    write_json(run.file("config.json"), config)
+    metrics = dict.fromkeys(METRICS, {"accuracy": 0.5})
     content = {"config": config, **metrics, "hashes": run.hashes()}
-    runs.write_json(run.file("result.json"), content)
+    write_json(run.file("result.json"), content)
     return run
 
 
@@ -49,25 +49,25 @@ def other(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    return runs.RunFolder(shutil.copytree(finished.path, tmp_path / "run"))
+    return RunFolder(shutil.copytree(finished.path, tmp_path / "run"))
 
 
 def test_a_whole_run_is_read(run):
-    assert run.result(needed=("config", *runs.METRICS))["config"] == CONFIG
+    assert run.result(needed=("config", *METRICS))["config"] == CONFIG
     assert len(run.test_logits().labels) == 6 and run.load_model().class_counts == [9, 3, 1]
 
 
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("result.json", runs.RunFolder.result),
-        ("result.json", runs.RunFolder.test_logits),
-        ("result.json", runs.RunFolder.load_model),
-        ("test_logits.npz", runs.RunFolder.result),
-        ("test_logits.npz", runs.RunFolder.test_logits),
-        ("best.keras", runs.RunFolder.result),
-        ("best.keras", runs.RunFolder.load_model),
-        ("best.keras", runs.RunFolder.export),
+        ("result.json", RunFolder.result),
+        ("result.json", RunFolder.test_logits),
+        ("result.json", RunFolder.load_model),
+        ("test_logits.npz", RunFolder.result),
+        ("test_logits.npz", RunFolder.test_logits),
+        ("best.keras", RunFolder.result),
+        ("best.keras", RunFolder.load_model),
+        ("best.keras", RunFolder.export),
     ],
 )
 def test_a_file_of_another_run_is_refused(run, other, name, read):
@@ -85,10 +85,10 @@ def test_only_the_file_that_is_read_is_compared(run, other):
 def test_a_result_without_hashes_is_read_as_before(run, other):
     for name in ("test_logits.npz", "best.keras"):
         shutil.copy(other.file(name), run.file(name))
-    content = runs.read_json(run.file("result.json"))
+    content = read_json(run.file("result.json"))
     for hashes in ({}, {"hashes": {}}, {"hashes": None}):
         del content["hashes"]
-        runs.write_json(run.file("result.json"), {**content, **hashes})
+        write_json(run.file("result.json"), {**content, **hashes})
         run.test_logits(), run.load_model()
         content = {**content, "hashes": None}
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_missing_is_no_mismatch(run, missing):
 def test_what_is_no_result_is_named(run, content, message):
     run.file("result.json").write_text(content)
     with pytest.raises(ValueError, match=f"result.json .*{message}"):
-        run.result(needed=("config", *runs.METRICS))
+        run.result(needed=("config", *METRICS))
 
 
 def test_what_killed_writes_and_exports_left_is_swept(run, monkeypatch, tmp_path):
@@ -137,7 +137,7 @@ def test_what_killed_writes_and_exports_left_is_swept(run, monkeypatch, tmp_path
     assert not list(run.path.glob("tmp-*")) and tmp_path.exists()
     assert exported == [tmp_path / "elsewhere", run.file("saved_model")]
     leave()
-    monkeypatch.setattr(runs, "fingerprint", lambda data: {})
+    monkeypatch.setattr(run_folder, "fingerprint", lambda data: {})
     run.claim(CONFIG, None)
     assert not list(run.path.glob("tmp-*"))
 
@@ -172,7 +172,7 @@ def test_a_stored_prior_that_is_none_is_named(tmp_path, prior):
     model.prior_adapt.target_prior.assign(prior)
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="model.keras can't be used: the stored target prior"):
-        runs.load_model(tmp_path / "model.keras")
+        load_model(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("temperature", [np.inf, 0.0, np.nan])
@@ -181,4 +181,4 @@ def test_a_stored_temperature_that_is_none_is_named(tmp_path, temperature):
     model.prior_adapt.temperature.assign(temperature)
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="model.keras can't be used: the stored temperature"):
-        runs.load_model(tmp_path / "model.keras")
+        load_model(tmp_path / "model.keras")

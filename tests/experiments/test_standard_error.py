@@ -1,5 +1,5 @@
 import pytest
-import standard_error
+from studies import standard_error
 
 
 @pytest.mark.parametrize(("size", "highest"), [((10, 100), 0.985), ((50, 2), 0.985), ((200, 1), 1)])

@@ -6,9 +6,9 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import strategies
 import tensorflow as tf
 from binaries import run
+from reproduction import strategies
 
 # The learning rate is small: rounding differs, and training amplifies it.
 FLAGS = ("--dataset=digits_lt", "--loss=lade", "--batch_size=64", "--synchronized_batchnorm")

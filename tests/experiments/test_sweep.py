@@ -7,18 +7,15 @@ import shlex
 import signal
 import time
 
-import comparison
-import evaluation
-import methods
 import numpy as np
-import paper_tables
-import predictions
 import pytest
-import recipes
-import runs
-import suites
 import sweep
 from binaries import run, start
+from paper import suites, tables
+from reproduction import comparison, evaluation, methods, predictions, recipes
+from reproduction.files import hash_of, read_json, write_json
+from reproduction.run_folder import RunFolder
+from reproduction.saved_logits import SavedLogits
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOGITS = "test_logits.npz"
@@ -32,7 +29,7 @@ def write_logits(folder, seed=0):
     labels = np.repeat(np.arange(3, dtype=np.int32), 4)
     logits = np.random.default_rng(seed).normal(size=(12, 3)).astype(np.float32)
     counts, names = np.array([30, 20, 10]), np.array(list("abc"))
-    saved = runs.SavedLogits(logits, labels, counts, counts / 60, names)
+    saved = SavedLogits(logits, labels, counts, counts / 60, names)
     saved.save(folder / "test_logits.npz")
     return saved
 
@@ -63,8 +60,8 @@ def trained(monkeypatch):
         dataset, loss = overrides.pop("dataset"), overrides.pop("loss")
         overrides.pop("run_dir")
         config = recipes.resolve(dataset, loss, overrides)
-        runs.write_json(folder / "config.json", config)
-        runs.write_json(folder / "result.json", {"config": config, "metrics": {"accuracy": 0.5}})
+        write_json(folder / "config.json", config)
+        write_json(folder / "result.json", {"config": config, "metrics": {"accuracy": 0.5}})
         (folder / "best.keras").write_text(str(len(names)))
         write_logits(folder, seed=len(names))
         return True
@@ -115,8 +112,8 @@ def test_a_copy_that_was_broken_off_is_made_again(planned, trained, tmp_path):
 def test_the_copies_of_some_runs_keep_their_logits(planned, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(suites, "KEPT_LOGITS", (planned[1].name,))
     assert carry_out(planned, tmp_path / "results") == {}
-    without = runs.read_json(planned[1].copy / "result.json")
-    assert without == runs.read_json(planned[1].folder.file("result.json"))
+    without = read_json(planned[1].copy / "result.json")
+    assert without == read_json(planned[1].folder.file("result.json"))
     kept = {path.parent.name for path in (tmp_path / "results").rglob("test_logits.npz")}
     assert kept == {planned[1].name}
     with np.load(planned[1].copy / "test_logits.npz") as file:
@@ -131,17 +128,17 @@ def test_the_hashes_of_a_copy_are_those_of_its_own_files(planned, trained, tmp_p
     (tmp_path / "results").rename(tmp_path / "old")
     for run_ in planned[:2]:
         path = run_.folder.file("result.json")
-        whole = {name: runs.hash_of(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
-        runs.write_json(path, {**runs.read_json(path), "hashes": whole})
+        whole = {name: hash_of(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
+        write_json(path, {**read_json(path), "hashes": whole})
         sweep.copy_result(run_)
-        hashes = runs.read_json(run_.copy / "result.json")["hashes"]
+        hashes = read_json(run_.copy / "result.json")["hashes"]
         there = {path.name for path in run_.copy.iterdir()} - {"result.json"}
-        assert {name: runs.hash_of(run_.copy / name) for name in there} == {
+        assert {name: hash_of(run_.copy / name) for name in there} == {
             name: hashes[name] for name in there
         }
         assert hashes["best.keras"] == whole["best.keras"]  # of a file that isn't there
         assert (hashes[LOGITS] == whole[LOGITS]) == (LOGITS not in there)
-        assert runs.read_json(path)["hashes"] == whole
+        assert read_json(path)["hashes"] == whole
 
 
 def test_the_runs_that_keep_their_logits_are_runs_of_the_suites():
@@ -182,8 +179,8 @@ def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp
     folder = planned[0].folder.path if place == "run" else planned[0].copy
     folder.mkdir(parents=True)
     other = {**planned[0].config, "l2": 0.1}
-    runs.write_json(folder / "config.json", other)
-    runs.write_json(folder / "result.json", {"config": other})
+    write_json(folder / "config.json", other)
+    write_json(folder / "result.json", {"config": other})
     results = tmp_path / "results"
     text = sweep.format_list(planned, sweep.Results(results))
     assert re.search(rf"^{planned[0].name} +blocked$", text, flags=re.MULTILINE)
@@ -191,7 +188,7 @@ def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp
     failed = carry_out(planned, results)
     assert failed == {planned[0].name: f"{folder} holds another run"}
     assert trained[0] == [run.name for run in planned[1:]]
-    assert runs.read_json(folder / "result.json")["config"]["l2"] == 0.1
+    assert read_json(folder / "result.json")["config"]["l2"] == 0.1
 
 
 def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
@@ -199,13 +196,13 @@ def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
     assert sweep.carry_out(planned, results) == {}
     assert "3 of 3 done" in sweep.format_list(planned, results)
     other = {"config": {**planned[0].config, "l2": 0.1}}
-    runs.write_json(planned[0].copy / "result.json", other)
+    write_json(planned[0].copy / "result.json", other)
     text = sweep.format_list(planned, sweep.Results(tmp_path / "results"))
     assert re.search(rf"^{planned[0].name} +blocked ", text, flags=re.MULTILINE)
     message = f"{planned[0].copy} holds another run"
     assert f"2 of 3 done\n{planned[0].name} is blocked: {message}" in text
     assert carry_out(planned, tmp_path / "results") == {planned[0].name: message}
-    assert runs.read_json(planned[0].copy / "result.json") == other and len(trained[0]) == 3
+    assert read_json(planned[0].copy / "result.json") == other and len(trained[0]) == 3
 
 
 def test_results_in_any_precision_count_where_none_is_asked_for(trained, tmp_path):
@@ -250,7 +247,7 @@ def test_results_from_before_a_recipe_got_a_key_count_for_the_plain_recipe_only(
     flags = {"dataset": "cifar100_lt", "loss": "softmax", "seed": 0}
     (old,) = sweep.plan([flags], COMMON, "runs", tmp_path)
     config = {name: value for name, value in old.config.items() if name not in new}
-    runs.write_json(tmp_path / "result.json", {"config": config})
+    write_json(tmp_path / "result.json", {"config": config})
     assert is_found(flags)
     for name, value in {
         **{"recipe": "modern", "augment": "randaugment", "label_smoothing": 0.1, "seed": 1},
@@ -275,7 +272,7 @@ def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
         config = {**planned_run.config, **changes}
         old = {name: value for name, value in config.items() if name not in later}
         planned_run.folder.path.mkdir(parents=True, exist_ok=True)
-        runs.write_json(planned_run.folder.file("config.json"), old)
+        write_json(planned_run.folder.file("config.json"), old)
 
     def is_refused(planned_run, **changes):
         try:
@@ -296,9 +293,9 @@ def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
     claim(crt, init_from=str(copy))
     assert not is_refused(crt) and sweep.has(crt, "config.json")
     copy.mkdir(parents=True)
-    runs.write_json(copy / "config.json", softmax.config)
+    write_json(copy / "config.json", softmax.config)
     assert not is_refused(crt) and sweep.has(crt, "config.json")
-    runs.write_json(copy / "config.json", {**softmax.config, "l2": 0.1})
+    write_json(copy / "config.json", {**softmax.config, "l2": 0.1})
     with pytest.raises(ValueError, match="of the first stage l2 is 0.1 there and 0.0005 now"):
         crt.folder.check(crt.config)
     assert not sweep.has(crt, "config.json")
@@ -358,7 +355,7 @@ def test_the_suite_fills_the_tables_that_it_names():
     planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
     made = [comparison.Run(None, r.config) for r in planned if r.config["data_seed"] == 0]
     for number in ("2", "8", "9", "10"):
-        for name, method, settings, *_ in paper_tables.entries(number):
+        for name, method, settings, *_ in tables.entries(number):
             for setting in settings:
                 if setting.dataset == "cifar100_lt":
                     recipe = setting.recipe(method)
@@ -384,7 +381,7 @@ def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path)
 
 def test_the_committed_runs_have_their_names():
     for path in RESULTS.rglob("result.json"):
-        config = recipes.comparable(runs.read_json(path)["config"])
+        config = recipes.comparable(read_json(path)["config"])
         assert recipes.run_name(config) == path.parent.name
 
 
@@ -398,7 +395,7 @@ def test_the_committed_short_runs_are_done():
 
     assert len(done(0, "float32")) == len(suites.short())
     for path in (RESULTS / "short").rglob("result.json"):
-        config = runs.read_json(path)["config"]
+        config = read_json(path)["config"]
         assert path.parent.name in done(config["seed"], config["precision"])
 
 
@@ -445,11 +442,11 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for planned_run in planned:
         copy, folder = planned_run.copy, tmp_path / planned_run.folder.path
-        assert runs.read_json(folder / "config.json") == planned_run.config
-        result = runs.read_json(copy / "result.json")
+        assert read_json(folder / "config.json") == planned_run.config
+        result = read_json(copy / "result.json")
         assert result["config"] == planned_run.config
         assert (copy / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
-        whole = runs.read_json(folder / "result.json")
+        whole = read_json(folder / "result.json")
         assert {**result, "hashes": None} == {**whole, "hashes": None}
         kept = predictions.load(copy)
         assert evaluation.evaluate_priors(kept, ["uniform"])["uniform"] == pytest.approx(
@@ -484,7 +481,7 @@ def stop(flags, history, epochs, number, cwd):
 def test_a_sweep_that_is_stopped_goes_on(tmp_path):
     flags = (*FLAGS, "--epochs=30")
     name = "digits_lt-ib20-softmax-30ep-seed0"
-    history = runs.RunFolder(tmp_path / "runs" / name)
+    history = RunFolder(tmp_path / "runs" / name)
     stop(flags, history, 1, signal.SIGINT, tmp_path)
     listed = run("sweep.py", *flags, "--list", cwd=tmp_path)
     done = int(re.search(rf"{name} +(\d+) of 30 epochs", listed)[1])

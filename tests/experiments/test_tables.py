@@ -7,16 +7,15 @@ import json
 import pathlib
 import re
 
-import comparison
 import numpy as np
-import paper_tables
 import pytest
-import recipes
-import runs
-import table_formats
 from binaries import run
 from oracles import resampled_interval
-from table_formats import Comparison, Figure, Row, Table
+from paper import table_formats, tables
+from paper.table_formats import Comparison, Figure, Row, Table
+from reproduction import comparison, recipes
+from reproduction.files import write_json
+from reproduction.saved_logits import SavedLogits
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "third_party/published"
@@ -43,10 +42,10 @@ def write_run(path, loss, key, labels=LABELS, **overrides):
     path.mkdir(parents=True)
     fixed = {"seed": 0, "data_seed": 0, "precision": "float32", "imbalance_ratio": 50.0}
     config = recipes.resolve("cifar100_lt", loss, {**fixed, **overrides})
-    runs.write_json(path / "result.json", {"config": config})
+    write_json(path / "result.json", {"config": config})
     source = TRAIN if loss == "softmax" else UNIFORM
     names = np.array(list("abcde"))
-    saved = runs.SavedLogits(logits_of(key), labels, COUNTS, source, names)
+    saved = SavedLogits(logits_of(key), labels, COUNTS, source, names)
     saved.save(path / "test_logits.npz")
 
 
@@ -319,15 +318,15 @@ def test_borrowed_figures_and_other_precisions_are_named(outputs, results):
     assert "\n\\* borrowed from Zhou et al." in text and "| BBN\\* | paper | 69.6 |" in text
     assert "LADE (reference), 180 epochs" in text
     # A mark on the rows that runs in bfloat16 are part of, no names of folders.
-    tables = paper_tables.build_all(list(paper_tables.TABLES), paper_tables.Results(results))
+    built = tables.build_all(list(tables.TABLES), tables.Results(results))
     marked = [
         (table.number, {row.name for row in table.rows if getattr(row, "own_mark", "")})
-        for table in tables
+        for table in built
         if any(note.startswith("‡") for note in table.notes)
     ]
     softmaxes = {"Softmax", "PC Softmax"}
     subsets = {f"{name}, several subsets" for name in ("LADE (reference)", *softmaxes)}
-    pairs = {f"{lade} − {name}" for lade in paper_tables.LADE for name in softmaxes}
+    pairs = {f"{lade} − {name}" for lade in tables.LADE for name in softmaxes}
     assert marked == [
         ("2", {"LADE (paper)", *subsets}),
         ("2", pairs),
@@ -348,12 +347,12 @@ def test_a_precision_that_all_runs_share_is_said_once(tmp_path):
     for seed, precision in ((0, "bfloat16"), (1, "bfloat16")):
         write_run(tmp_path / f"{seed}", **SOFTMAX, key=seed, seed=seed, precision=precision)
         write_run(tmp_path / f"lade{seed}", **PAPER, key=seed + 2, seed=seed, precision=precision)
-    found = paper_tables.Results(tmp_path)
-    for table in (paper_tables.build("2", found), paper_tables.compare("2", found)):
+    found = tables.Results(tmp_path)
+    for table in (tables.build("2", found), tables.compare("2", found)):
         assert table.notes.count("All runs were trained in bfloat16.") == 1
         assert not any("‡" in cell for line in table.lines() for cell in line)
     write_run(tmp_path / "32", **SOFTMAX, key=0)
-    table = paper_tables.build("2", paper_tables.Results(tmp_path))
+    table = tables.build("2", tables.Results(tmp_path))
     marked = [row.name for row in table.rows if row.own_mark]
     assert marked == ["Softmax", "PC Softmax", "LADE (paper)"]  # one of two seeds is enough
     assert "All runs" not in str(table.notes)
@@ -441,8 +440,8 @@ def test_csv_and_captions_say_how_long_our_runs_are(results, records, outputs):
     assert {r["our_epochs"] for r in records.values() if r["low"]} == {"200"}
     assert {r["epochs"] for r in records.values() if r["table"] == "4"} == {"90", "180"}
     assert "Runs of" not in outputs["markdown"]
-    found = paper_tables.Results(results)
-    short = records_of(table_formats.csv_text([paper_tables.build("2", found, epochs=30)]))
+    found = tables.Results(results)
+    short = records_of(table_formats.csv_text([tables.build("2", found, epochs=30)]))
     assert short["2", "LADE (reference)", "100"]["our_epochs"] == "30"
 
 
@@ -451,16 +450,16 @@ def test_a_method_and_its_twin_are_one_at_the_uniform_prior(tmp_path):
         same = {"key": 0, "epochs": epochs}
         write_run(tmp_path / f"lade-{epochs}", **REFERENCE, **same)
         write_run(tmp_path / f"balanced-{epochs}", "balanced_softmax", **same)
-    table = paper_tables.compare("9", paper_tables.Results(tmp_path))
+    table = tables.compare("9", tables.Results(tmp_path))
     assert [row.name for row in table.rows] == ["LADE (reference) − Balanced Softmax"]
     # Nothing has a star, so no note explains it.
-    assert table.notes == (paper_tables.BOOTSTRAP_NOTE,)
+    assert table.notes == (tables.BOOTSTRAP_NOTE,)
     write_run(tmp_path / "softmax", **SOFTMAX, key=1, epochs=30)
-    table = paper_tables.compare("9", paper_tables.Results(tmp_path), epochs=30)
+    table = tables.compare("9", tables.Results(tmp_path), epochs=30)
     names = ("Balanced Softmax", "Softmax", "PC Softmax")
     assert [row.name for row in table.rows] == [f"LADE (reference) − {name}" for name in names]
     assert table.caption.endswith(" Runs of 30 epochs.")
-    assert any(row.excludes_0 for row in table.rows) and paper_tables.STAR_NOTE in table.notes
+    assert any(row.excludes_0 for row in table.rows) and tables.STAR_NOTE in table.notes
 
 
 def test_an_answer_without_runs_is_refused(results, tmp_path):

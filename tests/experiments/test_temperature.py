@@ -1,12 +1,12 @@
-"""temperature.py on a run whose logits are right but for a temperature."""
+"""studies.temperature on a run whose logits are right but for a temperature."""
 
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-import temperature
 from binaries import run
+from studies import temperature
 from test_unknown_prior import make_run
 
 
@@ -21,7 +21,7 @@ def make_overconfident_run(folder, factor=2.0, **arguments):
 def test_the_factor_is_found_and_the_confidences_are_right_with_it(tmp_path):
     make_overconfident_run(tmp_path / "over", per_class=500, separation=1.5)
     flags = ("--runs=over", "--targets=uniform,backward:20", "--images=900", "--draws=2")
-    output = run("temperature.py", *flags, "--output=out.json", cwd=tmp_path)
+    output = run("studies.temperature", *flags, "--output=out.json", cwd=tmp_path)
     content = json.loads((tmp_path / "out.json").read_text())
     result = content["results"]["over"]
     assert f"temperature {result['temperature']:.2f}" in output and content["images"] == 900
@@ -67,5 +67,5 @@ def test_labels_are_never_scored_by_a_temperature_that_they_helped_to_fit(tmp_pa
 )
 def test_bad_input_is_refused_in_one_message(tmp_path, flags, message):
     make_overconfident_run(tmp_path / "over", per_class=10)
-    errors = run("temperature.py", *flags, cwd=tmp_path, fails=True)
+    errors = run("studies.temperature", *flags, cwd=tmp_path, fails=True)
     assert message in errors and "Traceback" not in errors

@@ -1,12 +1,13 @@
-"""unknown_prior.py on synthetic runs, and the EM benchmark at a small size."""
+"""studies.unknown_prior on synthetic runs, and the EM benchmark at a small size."""
 
 import json
 
 import numpy as np
 import pytest
-import runs
-import unknown_prior
 from binaries import run
+from reproduction.files import write_json
+from reproduction.saved_logits import SavedLogits
+from studies import unknown_prior
 
 from lade_tf import priors
 
@@ -19,17 +20,17 @@ def make_run(folder, per_class=200, num_classes=4, separation=3.0):
     counts = np.array([400, 100, 40, 10])
     prior = priors.class_prior(counts)
     logits = (separation * x + np.log(prior)).astype(np.float32)
-    saved = runs.SavedLogits(logits, labels, counts, prior, np.array(list("abcd")))
+    saved = SavedLogits(logits, labels, counts, prior, np.array(list("abcd")))
     folder.mkdir()
     saved.save(folder / "test_logits.npz")
-    runs.write_json(folder / "result.json", {"config": {"loss": "softmax", "estimator": None}})
+    write_json(folder / "result.json", {"config": {"loss": "softmax", "estimator": None}})
     return saved
 
 
 def test_the_known_prior_is_best_and_em_comes_close(tmp_path):
     make_run(tmp_path / "exact")
     flags = ("--runs=exact", "--targets=forward:20,backward:20", "--draws=3", "--output=out.json")
-    output = run("unknown_prior.py", *flags, cwd=tmp_path)
+    output = run("studies.unknown_prior", *flags, cwd=tmp_path)
     assert "EM, exact posteriors" in output and "forward:20" in output
     results = json.loads((tmp_path / "out.json").read_text())["results"]["exact"]
     for target in ("forward:20", "backward:20"):
@@ -64,7 +65,7 @@ def test_exact_posteriors_are_limited_by_the_size_alone(tmp_path):
 
 def test_a_singular_confusion_matrix_is_left_out(tmp_path):
     make_run(tmp_path / "vague", separation=0.3)  # the rare classes are never predicted
-    output = run("unknown_prior.py", "--runs=vague", "--draws=1", cwd=tmp_path)
+    output = run("studies.unknown_prior", "--runs=vague", "--draws=1", cwd=tmp_path)
     assert "known" in output
 
 
@@ -86,12 +87,12 @@ def test_the_spread_is_that_of_a_sample():
 )
 def test_bad_input_is_refused_in_one_message(tmp_path, flags, message):
     make_run(tmp_path / "exact", per_class=10)
-    errors = run("unknown_prior.py", *flags, cwd=tmp_path, fails=True)
+    errors = run("studies.unknown_prior", *flags, cwd=tmp_path, fails=True)
     assert message in errors and "Traceback" not in errors
 
 
 def test_the_em_benchmark_runs_at_a_small_size(tmp_path):
     flags = ("--samples=500", "--classes=10", "--rounds=1", "--output=em.json")
-    run("benchmarks/em.py", *flags, cwd=tmp_path)
+    run("benchmarks.em", *flags, cwd=tmp_path)
     result = json.loads((tmp_path / "em.json").read_text())
     assert result["shape"] == [500, 10] and result["last_change"] < 1e-6

@@ -1,14 +1,9 @@
-"""How every binary here starts and how it says what is wrong.
-
-Imported first: TensorFlow reads its log level when it is imported.
-"""
+"""How every binary here starts and how it says what is wrong."""
 
 import os
 import pathlib
 import re
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 from absl import app, flags, logging

@@ -1,6 +1,7 @@
 """From a configuration to what it trains: one function for each method.
 
-Each takes the configuration and the data and returns a `Trainee`.
+Each takes the configuration and the data, a second stage the `RunFolder` of its first one too, and
+returns a `Trainee`.
 """
 
 import dataclasses
@@ -10,14 +11,14 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import pretrained
-import runs
 
 import lade_tf
 from lade_tf import backbones, layers, losses, models
 from lade_tf.data import class_probabilities
 from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
 from lade_tf.models import decoupled
+from reproduction import pretrained
+from reproduction.saved_logits import TEST_BATCH_SIZE, SavedLogits
 
 BACKBONES = {
     "resnet32": backbones.resnet32,
@@ -31,10 +32,6 @@ TWO_BRANCHES = {
     "resnet32": backbones.resnet32,
     "small_cnn": functools.partial(backbones.small_cnn, branches=2),
 }
-SAME_AS_FIRST_STAGE = (
-    *("dataset", "imbalance_ratio", "data_seed", "image_size", "backbone", "epochs", "recipe"),
-    *("precision", "max_pixel"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +41,13 @@ class Trainee:
     Attributes:
         model: the `AdaptedModel`, not compiled yet.
         loss: for `compile`; None where the model owns it or nothing is trained.
-        test_logits: (model, data) → `runs.SavedLogits`.
+        test_logits: (model, data) → `SavedLogits`.
         chosen: {parameter: value} chosen on data, for the result.
     """
 
     model: lade_tf.AdaptedModel
     loss: keras.losses.Loss | None = None
-    test_logits: Callable = runs.SavedLogits.of_model
+    test_logits: Callable = SavedLogits.of_model
     chosen: dict = dataclasses.field(default_factory=dict)
 
 
@@ -119,29 +116,29 @@ def _ldam(config, data):
     return build_network(config, data, classifier), loss
 
 
-def crt(config, data):
+def crt(config, data, first_stage):
     """A new classifier on frozen features."""
-    network = decoupled.retrain_classifier(first_stage(config, data).network)
+    network = decoupled.retrain_classifier(first_stage.load_model().network)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
 
 
-def lws(config, data):
+def lws(config, data, first_stage):
     """A scale for each class on frozen features and classifier."""
-    network = decoupled.scale_classifier(first_stage(config, data).network)
+    network = decoupled.scale_classifier(first_stage.load_model().network)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
 
 
-def tau_norm(config, data):
+def tau_norm(config, data, first_stage):
     """The classifier's columns normalised.
 
     Without --tau each half of the test images is scored with the τ that is best on the other. The
     model itself gets the one that is best on all of them: it mustn't be scored on them.
     """
-    network = first_stage(config, data).network
+    network = first_stage.load_model().network
     if config["tau"] is not None:
         normalized = decoupled.normalize_classifier(network, config["tau"])
         return Trainee(lade_tf.AdaptedModel(normalized, data.class_counts))
-    saved = runs.RunFolder(config["init_from"]).test_logits()
+    saved = first_stage.test_logits()
     sample = (saved.logits, saved.labels, *decoupled.bias_and_norms(network))
     tau = decoupled.choose_tau(*sample)
     logits, halves = decoupled.cross_fitted_logits(*sample)
@@ -152,10 +149,10 @@ def tau_norm(config, data):
     return Trainee(model, test_logits=lambda model, data: fitted, chosen=chosen)
 
 
-def ncm(config, data):
+def ncm(config, data, first_stage):
     """The class means of the features; its logits are −½ · squared distance."""
-    batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
-    network = first_stage(config, data).network
+    batches = data.plain_batches("train", TEST_BATCH_SIZE)
+    network = first_stage.load_model().network
     network = decoupled.nearest_class_mean(network, batches, data.num_classes)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts))
 
@@ -182,10 +179,10 @@ def follows_learning_rate(config):
     return (config.get("image_size") or 0) > LARGEST_IN_MEMORY
 
 
-def oltr(config, data):
+def oltr(config, data, first_stage):
     """Modulated attention and a memory of centroids on top of a softmax network."""
-    network = first_stage(config, data).network
-    batches = data.plain_batches("train", runs.TEST_BATCH_SIZE)
+    network = first_stage.load_model().network
+    batches = data.plain_batches("train", TEST_BATCH_SIZE)
     centroids = decoupled.class_means(network, batches, data.num_classes)
     network = models.oltr_network(network, centroids)
     return Trainee(models.OLTR(network, data.class_counts, config["centroid_weight"]))
@@ -205,45 +202,6 @@ def _carrying_training_prior(network, config, data):
 
 def _cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def first_stage_epochs(path):
-    """Returns how many epochs the run trained that a second stage starts from."""
-    run = runs.RunFolder(path)
-    run.test_logits()  # refuses what isn't a finished run
-    return runs.read_json(run.file("config.json"))["epochs"]
-
-
-def first_stage(config, data):
-    """Returns the softmax model that a second stage starts from, or refuses another's run.
-
-    Of a folder of images the configuration doesn't say which, so the data themselves are compared.
-    """
-    if config.get("init_from") is None:
-        raise ValueError(
-            f"--loss={config['loss']} starts from a finished softmax run: give --init_from=RUN"
-        )
-    run = runs.RunFolder(config["init_from"])
-    run.test_logits()  # refuses what isn't a finished run
-    first = runs.read_json(run.file("config.json"))
-    expected = {"loss": "softmax", "sampler": "instance"}
-    expected |= {name: config[name] for name in SAME_AS_FIRST_STAGE if name in config}
-    differing = [
-        f"its {name} is {first[name]!r} and not {value!r}"
-        for name, value in expected.items()
-        if first.get(name, value) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"--init_from={run.path} must be a softmax run with the same data, backbone and "
-            f"recipe: {'; '.join(differing)}"
-        )
-    if other_data := run.data_differences(data):
-        raise ValueError(
-            f"--init_from={run.path} was trained on other data than --data_dir has ({other_data}): "
-            "give a softmax run on the same"
-        )
-    return run.load_model()
 
 
 def _normalisation(data):

@@ -4,7 +4,7 @@ A suite is in the order in which it runs: what matters most first, a second stag
 run that it starts from.
 """
 
-from methods import METHODS
+from reproduction.methods import METHODS
 
 SOFTMAX = {"loss": "softmax"}
 LADE = ({"loss": "lade", "estimator": "paper"}, {"loss": "lade", "estimator": "reference"})

@@ -1,6 +1,6 @@
 """What a temperature is worth: calibration and accuracy with and without it, on saved logits.
 
-    python experiments/temperature.py --runs=RUN[,RUN...] --output=FILE.json
+    cd experiments && python -m studies.temperature --runs=RUN[,RUN...] --output=FILE.json
 
 The balanced test set is split into two halves, class by class: from one a labelled sample is drawn,
 to which the temperature is fitted as by `AdaptedModel.calibrate`; on the other half the model, told
@@ -11,15 +11,12 @@ and sample anew.
 import dataclasses
 import time
 
-import binary
-import comparison
-import evaluation
 import numpy as np
-import runs
 from absl import flags
-from unknown_prior import split
+from reproduction import cli, comparison, evaluation, provenance
 
 from lade_tf import label_shift
+from studies.halves import split
 
 FLAGS = flags.FLAGS
 
@@ -92,7 +89,7 @@ def check_sample(saved, run):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
     loaded = {run.path.name: run.saved for run in map(comparison.load_run, FLAGS.runs)}
@@ -107,7 +104,7 @@ def main():
     print(format_table(results, FLAGS.targets))
     if FLAGS.output:
         content = {"images": FLAGS.images, "draws": FLAGS.draws, "folds": 2, "results": results}
-        runs.write_measured(FLAGS.output, content, start)
+        provenance.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":
@@ -119,4 +116,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("images", 500, "Labelled images that it is fitted to.", lower_bound=2)
     flags.DEFINE_integer("draws", 5, "Seeds of split and sample.", lower_bound=1)
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """What LADER's two estimators recover on a problem whose answer is known.
 
-    python experiments/gaussian_toy.py --output=FILE.json
+    cd experiments && python -m studies.gaussian_toy --output=FILE.json
 
 Three classes N(m_c, 1) on the line, long-tailed counts, logits linear in features that can express
 both candidates below, LADER alone as the loss, the whole sample as the batch. The table gives the
@@ -12,12 +12,11 @@ root mean square distance, under the uniform prior, of the trained logits to eac
 
 import time
 
-import binary
 import numpy as np
-import runs
 import scipy.optimize
 import tensorflow as tf
 from absl import flags
+from reproduction import cli, provenance
 
 from lade_tf import ops, priors
 
@@ -90,15 +89,15 @@ flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
 
 def main():
-    binary.check_new_file(flags.FLAGS.output)
+    cli.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     results = {estimator: distances(estimator) for estimator in ops.ESTIMATORS}
     print(f"{'estimator':12}{'to disentangled':>18}{'to entangled':>15}")
     for estimator, distance in results.items():
         print(f"{estimator:12}{distance['disentangled']:18.3f}{distance['entangled']:15.3f}")
     if flags.FLAGS.output:
-        runs.write_measured(flags.FLAGS.output, {"distances": results, "seed": SEED}, started)
+        provenance.write_measured(flags.FLAGS.output, {"distances": results, "seed": SEED}, started)
 
 
 if __name__ == "__main__":
-    binary.run(main)
+    cli.run(main)

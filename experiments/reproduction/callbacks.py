@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 
-import checkpoints
 import keras
 import numpy as np
+
+from reproduction import checkpoints
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-import runs
 import tensorflow as tf
 
 from lade_tf.models import export
+from reproduction.files import read_json
+from reproduction.run_folder import RunFolder, load_model
 
 BATCH_SIZE = 256
 
@@ -48,13 +49,13 @@ def load(run=None, model=None):
     if (run is None) == (model is None):
         raise ValueError("give either --run or --model")
     if run is not None:
-        folder = runs.RunFolder(run)
+        folder = RunFolder(run)
         names = folder.test_logits().class_names.tolist()
         return of_model(folder.load_model(), names)
     path = pathlib.Path(model)
     if not path.exists():
         raise ValueError(f"--model={path} doesn't exist")
-    return _of_export(path) if path.is_dir() else of_model(runs.load_model(path), None)
+    return _of_export(path) if path.is_dir() else of_model(load_model(path), None)
 
 
 def of_model(model, class_names):
@@ -75,7 +76,7 @@ def _of_export(path):
     if not (path / "saved_model.pb").exists() or not training_prior.exists():
         raise ValueError(f"--model={path} isn't a SavedModel that lade_tf exported")
     serve = tf.saved_model.load(path).signatures["serve_with_prior"]
-    counts = runs.read_json(training_prior)["class_counts"]
+    counts = read_json(training_prior)["class_counts"]
     names = json.loads((assets / export.CLASS_NAMES_ASSET).read_text())
     uniform = tf.fill([len(counts)], 1 / len(counts))
     return Classifier(

@@ -15,7 +15,8 @@ import shutil
 import h5py
 import numpy as np
 from absl import logging
-from runs import replacing
+
+from reproduction.files import replacing
 
 LAST, PREVIOUS, BEST = "last.weights.h5", "previous.weights.h5", "best.weights.h5"
 

@@ -1,20 +1,20 @@
 """--loop=device: whole epochs as one XLA program; data, shuffling and augmentation on the device.
 
 An epoch is a pure function of tensors: what Keras keeps in variables goes in and comes out again
-through a `keras.StatelessScope`, so the program can also be exported (export_program.py). The model
-computes its own loss and metrics in it, and random numbers are those of `data.train_batches`: the
-run is the one of the ordinary loop, up to the rounding of another compiler.
+through a `keras.StatelessScope`, so the program can also be exported (studies.export_program). The
+model computes its own loss and metrics in it, and random numbers are those of `data.train_batches`:
+the run is the one of the ordinary loop, up to the rounding of another compiler.
 """
 
 import math
 
 import keras
-import methods
 import tensorflow as tf
-from callbacks import last_good
 
 import lade_tf
 from lade_tf.models.adapted_model import label_sets
+from reproduction import methods
+from reproduction.callbacks import last_good
 
 
 def check(config, data, model):
@@ -39,7 +39,7 @@ def check(config, data, model):
 def fit(
     config, data, run, model, initial_epoch, epochs, callbacks, validation_data=None, verbose=2
 ):
-    """Trains as `model.fit` does on `methods.train_batches`, each epoch in one call.
+    """Trains as `model.fit` does on `training.train_batches`, each epoch in one call.
 
     Args:
         config: of the run.

@@ -32,14 +32,15 @@ float16.
 import dataclasses
 import pathlib
 
-import evaluation
 import numpy as np
-import runs
 
 from lade_tf import metrics, priors
 from lade_tf.metrics import calibration
 from lade_tf.metrics.checks import check_class_counts, check_class_indices
 from lade_tf.metrics.moments import class_logit_moments
+from reproduction import evaluation
+from reproduction.files import replacing
+from reproduction.run_folder import RunFolder
 
 FILE, LOGITS = "predictions.npz", "test_logits.npz"
 VERSION = 1
@@ -73,7 +74,7 @@ class SavedPredictions:
 
     @classmethod
     def of(cls, saved):
-        """Reduces `runs.SavedLogits`."""
+        """Reduces `SavedLogits`."""
         protocol = evaluation.feasible(evaluation.PROTOCOL, evaluation.per_class(saved))
         told = {name: evaluation.prior_for(saved, name) for name in (UNIFORM, *protocol)}
         uniform, scored = told[UNIFORM], 1
@@ -103,7 +104,7 @@ class SavedPredictions:
         arrays = {name: getattr(self, name) for name in _KEYS}
         for name in ("labels", "predicted"):
             arrays[name] = arrays[name].astype(np.min_scalar_type(len(self.counts) - 1))
-        with runs.replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, version=VERSION, **arrays)
 
     @classmethod
@@ -247,17 +248,17 @@ def load(folder):
     folder = pathlib.Path(folder)
     if (folder / FILE).exists():
         return SavedPredictions.load(folder / FILE)
-    return SavedPredictions.of(runs.RunFolder(folder).test_logits())
+    return SavedPredictions.of(RunFolder(folder).test_logits())
 
 
 def load_logits(folder):
-    """Returns the `runs.SavedLogits` of a finished run."""
+    """Returns the `SavedLogits` of a finished run."""
     folder = pathlib.Path(folder)
     if is_reduced(folder):
         raise ValueError(
             f"{folder / LOGITS} isn't there, and this needs it: only {FILE} is kept of that run"
         )
-    return runs.RunFolder(folder).test_logits()
+    return RunFolder(folder).test_logits()
 
 
 def is_reduced(folder):
@@ -277,7 +278,7 @@ def reduce(folder, copy, keep_logits=False):
         ValueError: for logits that can't be read, or too large for float16; nothing is written.
     """
     folder, copy = map(pathlib.Path, (folder, copy))
-    saved = runs.RunFolder(folder).test_logits()
+    saved = RunFolder(folder).test_logits()
     predictions = SavedPredictions.of(saved)
     if keep_logits:
         with np.errstate(over="ignore"):

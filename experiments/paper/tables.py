@@ -6,25 +6,23 @@ Flag-free, so that tables.py, the README's numbers and tests build the same tabl
 import dataclasses
 import pathlib
 
-import comparison
-import evaluation
 import numpy as np
-import recipes
-import runs
 import scipy.stats
-from comparison import subsets, training_seeds
-from methods import POLICIES
-from table_formats import Comparison, Exact, Figure, Row, Table
+from reproduction import comparison, evaluation, recipes
+from reproduction.comparison import subsets, training_seeds
+from reproduction.files import read_json
+from reproduction.methods import POLICIES
 
 from lade_tf import priors
 from lade_tf.data.sets import imagenet, inaturalist, places
+from paper.table_formats import Comparison, Exact, Figure, Row, Table
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 FOLDER = ROOT / "third_party" / "published"
-PUBLISHED = runs.read_json(FOLDER / "lade_cvpr2021.json")["tables"]
+PUBLISHED = read_json(FOLDER / "lade_cvpr2021.json")["tables"]
 # Tables 1 and 7, which no run fills.
-SETTINGS = runs.read_json(FOLDER / "lade_cvpr2021_settings.json")["tables"]
+SETTINGS = read_json(FOLDER / "lade_cvpr2021_settings.json")["tables"]
 ANSWER = "answer"
 TABLES = (*sorted((*PUBLISHED, *SETTINGS), key=int), ANSWER)
 

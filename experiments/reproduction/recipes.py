@@ -8,9 +8,8 @@ value can be overridden by the flag of its name; what a run used stands in its c
 
 import pathlib
 
-from methods import METHODS, PARAMETERS, REQUIRED, num_epochs
-
 from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
+from reproduction.methods import METHODS, PARAMETERS, REQUIRED, num_epochs
 
 # What the published long-tail recipes of 2021 do without.
 PLAIN = {

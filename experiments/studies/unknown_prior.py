@@ -1,6 +1,6 @@
 """What an estimated target prior is worth: known, estimated or no prior, on saved logits.
 
-    python experiments/unknown_prior.py --runs=RUN[,RUN...] --output=FILE.json
+    cd experiments && python -m studies.unknown_prior --runs=RUN[,RUN...] --output=FILE.json
 
 The balanced test set is split into two halves, class by class: one is the labelled source sample of
 the estimators, from the other a target set is drawn without its labels; then they change places.
@@ -15,14 +15,12 @@ limits it: the target's labels are drawn from the calibrated posteriors, which m
 import contextlib
 import time
 
-import binary
-import comparison
-import evaluation
 import numpy as np
-import runs
 from absl import flags
+from reproduction import cli, comparison, evaluation, provenance
 
 from lade_tf import label_shift, metrics, priors
+from studies.halves import split
 
 FLAGS = flags.FLAGS
 
@@ -35,14 +33,6 @@ ESTIMATORS = {
 }
 
 EXACT = "EM, exact posteriors"
-
-
-def split(labels, seed):
-    """Returns the indices of two halves of a test set, class by class."""
-    rng = np.random.default_rng(seed)
-    images = [rng.permutation(np.flatnonzero(labels == c)) for c in range(labels.max() + 1)]
-    halves = [(order[: len(order) // 2], order[len(order) // 2 :]) for order in images]
-    return tuple(np.concatenate(half) for half in zip(*halves, strict=True))
 
 
 def told_priors(saved, source, half, true_prior, seed):
@@ -127,7 +117,7 @@ def format_table(results):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
     loaded = {run.path.name: run.saved for run in map(comparison.load_run, FLAGS.runs)}
@@ -142,7 +132,7 @@ def main():
         first = next(iter(loaded.values()))
         sizes = {target: target_size(first, target) for target in FLAGS.targets}
         content = {"draws": FLAGS.draws, "folds": 2, "target_images": sizes, "results": results}
-        runs.write_measured(FLAGS.output, content, start)
+        provenance.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":
@@ -155,4 +145,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("draws", 5, "Seeds of split and target set.", lower_bound=1)
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

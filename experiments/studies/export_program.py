@@ -1,9 +1,10 @@
 """Writes a whole training as one portable XLA program, and brings its results back into a run.
 
-    python experiments/export_program.py FLAGS OF train.py --output=FOLDER
+    cd experiments
+    python -m studies.export_program FLAGS OF train.py --output=FOLDER
     # elsewhere: run FOLDER/program.hlo, from arguments.npz on, and write FOLDER/results.npz
-    python experiments/export_program.py THE SAME FLAGS --import=FOLDER --seconds=60 --device=TEXT
-    python experiments/train.py THE SAME FLAGS
+    python -m studies.export_program THE SAME FLAGS --import=FOLDER --seconds=60 --device=TEXT
+    python train.py THE SAME FLAGS
 
 The program trains as `--loop=device` does, with the data and all random numbers on the device. It
 needs an accelerator with a PJRT client (JAX, say) and nothing of TensorFlow, Keras or lade_tf.
@@ -22,15 +23,12 @@ run. The program starts from the last checkpoint of the run folder, --run_dir or
 import pathlib
 import zipfile
 
-import binary
-import checkpoints
-import device_loop
-import methods
 import numpy as np
-import runs
 import tensorflow as tf
-import train
 from absl import flags
+from reproduction import checkpoints, cli, device_loop, methods, provenance, train_flags, training
+from reproduction.files import read_json, write_json
+from reproduction.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 
@@ -77,12 +75,12 @@ def export(folder, config, program, initial_epoch, epochs_per_call, data):
         "history_columns": columns,
         "results": [*names, "epoch", "history"],
         "arguments": [*names, "epoch", "history", "images", "labels"],
-        **runs.provenance(),
+        **provenance.gather(),
     }
     folder.mkdir()
     (folder / PROGRAM).write_bytes(module)
     np.savez(folder / ARGUMENTS, *(value.numpy() for value in [*carried, *resident]))
-    runs.write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -118,7 +116,7 @@ def import_results(folder, config, data, run, model, program, seconds, device):
     Returns:
         Epochs done.
     """
-    manifest = runs.read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST)
     first = manifest["initial_epoch"]
     if manifest["config"] != config:
         wrong = sorted(k for k in config if manifest["config"].get(k) != config[k])
@@ -167,17 +165,17 @@ def main():
         raise ValueError("--import needs --seconds and --device: how long it took, and on what")
     if FLAGS.overwrite:
         raise ValueError("--overwrite means nothing here: give another --run_dir")
-    binary.check_new_file(FLAGS.output)
-    config = train.resolve_config()
-    data = train.load_data(config)
-    if train.validation_batches(config, data) is not None:
+    cli.check_new_file(FLAGS.output)
+    config = train_flags.resolve_config()
+    data = train_flags.load_data(config)
+    if training.validation_batches(config, data) is not None:
         raise ValueError(
             f"--dataset={config['dataset']} has validation images, which an exported program can't "
             "select the best epoch on: use --loop=device"
         )
-    model = methods.build_trainee(config, data).model
+    model = training.build_trainee(config, data).model
     program = device_loop.EpochProgram(config, data, model)
-    run = runs.RunFolder(FLAGS.run_dir or train.default_run_dir(config))
+    run = RunFolder(FLAGS.run_dir or train_flags.default_run_dir(config))
     if source:
         done = import_results(
             pathlib.Path(source), config, data, run, model, program, FLAGS.seconds, FLAGS.device
@@ -204,5 +202,5 @@ if __name__ == "__main__":
     )
     flags.DEFINE_float("seconds", None, "With --import: what the calls took.", lower_bound=1e-3)
     flags.DEFINE_string("device", None, "With --import: what it ran on, NVIDIA H100 for example.")
-    flags.adopt_module_key_flags(train)
-    binary.run(main)
+    flags.adopt_module_key_flags(train_flags)
+    cli.run(main)

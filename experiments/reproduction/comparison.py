@@ -9,13 +9,12 @@ import dataclasses
 import functools
 import pathlib
 
-import evaluation
-import methods
 import numpy as np
-import predictions
-import runs
 
 from lade_tf import ops
+from reproduction import evaluation, methods, predictions
+from reproduction.files import read_json
+from reproduction.run_folder import RunFolder
 
 # On what runs in another precision than float32 are a part of, where not all are.
 PRECISION_MARK = "‡"
@@ -75,7 +74,7 @@ class Run:
 
     @functools.cached_property
     def saved(self):
-        """Its `runs.SavedLogits`; a ValueError names the file where they aren't kept."""
+        """Its `SavedLogits`; a ValueError names the file where they aren't kept."""
         return predictions.load_logits(self.path)
 
     def follows(self, recipe):
@@ -94,7 +93,7 @@ def load_run(path):
     path = pathlib.Path(path)
     if not (path / "result.json").exists():
         raise ValueError(f"{path} must hold a finished run; it has no result.json")
-    result = runs.read_json(path / "result.json")
+    result = read_json(path / "result.json")
     if "config" not in result:
         raise ValueError(f"{path / 'result.json'} must hold the run's config")
     return Run(path, result["config"])
@@ -107,7 +106,7 @@ def load_saved(path):
     """
     if predictions.is_reduced(path):
         return predictions.load(path)
-    return runs.RunFolder(path).test_logits()
+    return RunFolder(path).test_logits()
 
 
 def find_runs(folder):

@@ -1,8 +1,7 @@
 """What prepare.py leaves in a data set's folder for train.py."""
 
-import runs
-
 from lade_tf.data.files import duplicates
+from reproduction.files import read_json, write_json
 
 DUPLICATES = "duplicates.json"
 SHOWN = 10
@@ -19,7 +18,7 @@ def write(path, splits, groups):
         "counts": found,
         "images": [[path for _, _, path in group] for group in groups],
     }
-    runs.write_json(path, content)
+    write_json(path, content)
 
 
 def pairs(groups):
@@ -36,7 +35,7 @@ def pairs(groups):
 def summary(path, splits):
     """Returns the table of what prepare.py found, "" if nothing or if files have changed since."""
     try:
-        content = runs.read_json(path)
+        content = read_json(path)
         found = {
             (row["split"], row["other"]): [row["same_class"], row["another_class"]]
             for row in content["counts"]

@@ -1,6 +1,6 @@
 """How often `expected_accuracy` ± 1.96 standard errors holds the true accuracy.
 
-    python experiments/standard_error.py --output=FILE.json
+    cd experiments && python -m studies.standard_error --output=FILE.json
 
 Test sets of a few images a class are drawn from classes whose accuracies are known: they follow a
 Beta distribution, drawn anew for every test set. "middling" is Beta(4, 3); "U-shaped" is Beta(0.5,
@@ -9,10 +9,9 @@ Beta distribution, drawn anew for every test set. "middling" is Beta(4, 3); "U-s
 
 import time
 
-import binary
 import numpy as np
-import runs
 from absl import flags
+from reproduction import cli, provenance
 
 from lade_tf import metrics, priors
 
@@ -39,7 +38,7 @@ def coverage(num_classes, per_class, beta, draws, seed):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     start = time.monotonic()
     results = {}
     for size in SIZES:
@@ -51,7 +50,7 @@ def main():
         print(size, *(f"{name} {share:.3f}" for name, share in results[size].items()), sep="  ")
     if FLAGS.output:
         content = {"draws": FLAGS.draws, "seed": FLAGS.seed, "coverage": results}
-        runs.write_measured(FLAGS.output, content, start)
+        provenance.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":
@@ -59,4 +58,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("draws", 2000, "Test sets of each size.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -4,7 +4,7 @@ The test set is balanced. A test prior weights its classes, which gives the exac
 accuracy, Brier score and NLL over all test sets of that label distribution; calibration errors are
 those of the weighted set, lower than a drawn one's by its noise. One can be drawn as well.
 
-What is evaluated is `runs.SavedLogits`, which can be told any prior, or
+What is evaluated is `saved_logits.SavedLogits`, which can be told any prior, or
 `predictions.SavedPredictions`, which hold what came of some of them: both have labels, counts,
 source_prior, class_names and `told(target_prior)`.
 """

@@ -3,7 +3,7 @@
     config.json             everything that determines the run, but the data
     data.json               by which its data are known again
     history.csv             a row for each finished epoch
-    trained_on.json         which epochs other machines trained (export_program.py)
+    trained_on.json         which epochs other machines trained (studies.export_program)
     tensorboard/            the same, for TensorBoard
     *.weights.h5            checkpoints (checkpoints.py)
     best.keras              the selected model, whole (without a validation set: the last)
@@ -21,27 +21,17 @@ import hashlib
 import json
 import os
 import pathlib
-import platform
 import re
-import shlex
 import shutil
-import subprocess
-import sys
-import time
-from importlib import metadata
 
-import evaluation
 import keras
-import numpy as np
-import tensorflow as tf
 
 import lade_tf
-from lade_tf import priors
-from lade_tf.metrics.checks import check_class_counts, check_class_indices
 from lade_tf.models import export
+from reproduction import recipes
+from reproduction.files import TEMPORARY, hash_of, read_json, replacing, write_json
+from reproduction.saved_logits import SavedLogits
 
-TEST_BATCH_SIZE = 256
-TEMPORARY = "tmp-"
 RUN_FILES = {
     "config.json",
     "data.json",
@@ -56,8 +46,6 @@ RUN_FILES = {
 # What result.json holds the hashes of.
 HASHED = ("test_logits.npz", "best.keras")
 METRICS = ("metrics", "metrics_unadapted", "metrics_shifted")
-# Environment variables that change the last bits of what is measured, or its speed.
-NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +124,6 @@ class RunFolder:
         Keys that recipes got since have the value that they meant then. A first stage may have been
         moved or copied, but not be another of the same name.
         """
-        import recipes  # late: it imports this file
-
         configs = read_json(self.file("config.json")), config
         if differences := _differences(*map(recipes.comparable, configs)):
             return differences
@@ -295,91 +281,6 @@ class RunFolder:
             writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedLogits:
-    """Raw logits of a balanced test set and what is needed to adapt them.
-
-    Attributes:
-        logits: [samples, C] float32.
-        labels: [samples] int32.
-        counts: [C] training images of every class.
-        source_prior: [C] float64, the prior that the logits carry.
-        class_names: [C] strings.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    counts: np.ndarray
-    source_prior: np.ndarray
-    class_names: np.ndarray
-
-    def save(self, path):
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, path):
-        try:
-            with np.load(path) as file:
-                arrays = {field.name: file[field.name] for field in dataclasses.fields(cls)}
-            if arrays["logits"].dtype == np.float16:  # as some committed results have them
-                arrays["logits"] = arrays["logits"].astype(np.float32)
-            saved = cls(**arrays)
-            saved.check()
-        except Exception as error:
-            raise ValueError(f"{path} isn't a test_logits.npz of a run: {error}") from error
-        return saved
-
-    def told(self, target_prior):
-        """Returns the `evaluation.Outcome` of a model that is told a prior, [C]."""
-        probabilities = evaluation.adapt(self.logits, self.source_prior, target_prior)
-        return evaluation.Outcome(probabilities, self.labels, self.counts)
-
-    def check(self):
-        """Raises a ValueError unless the arrays are what they should be."""
-        if self.logits.ndim != 2 or len(self.logits) == 0:
-            raise ValueError(f"logits must be [samples, classes]; got {list(self.logits.shape)}")
-        num_samples, num_classes = self.logits.shape
-        bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
-        if bad.size:
-            raise ValueError(f"logits must be finite; {bad.size} samples aren't, first {bad[0]}")
-        check_class_indices("labels", self.labels, num_samples, num_classes)
-        check_class_counts(self.counts, num_classes)
-        priors.check_prior(self.source_prior, num_classes, allow_zero=False, name="source_prior")
-
-    @classmethod
-    def of(cls, raw_logits, data, counts, source_prior):
-        """Runs `raw_logits`, a function of images, over the test set of an `ImageData`.
-
-        A `source_prior` of None stands for disentangled logits, which carry the uniform one.
-        """
-        if len(counts) != data.num_classes:
-            raise ValueError(
-                f"the model must have the {data.num_classes} classes of {data.name}; "
-                f"it has {len(counts)}"
-            )
-        batches = data.test_batches(TEST_BATCH_SIZE)
-        return cls(
-            logits=np.concatenate([raw_logits(images).numpy() for images, _ in batches]),
-            labels=data.test.labels,
-            counts=np.asarray(counts),
-            source_prior=np.asarray(source_prior or priors.uniform_prior(data.num_classes)),
-            class_names=np.asarray(data.class_names),
-        )
-
-    @classmethod
-    def of_model(cls, model, data):
-        """Runs an `AdaptedModel` over the test set of an `ImageData`."""
-        raw_logits = tf.function(model.raw_logits, autograph=False)
-        return cls.of(raw_logits, data, model.class_counts, model.prior_adapt.source_prior)
-
-
-def hash_of(path):
-    """Returns the SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(data):
     """Returns by what a data set is known again: its sizes, and a hash of its names and labels.
 
@@ -405,44 +306,6 @@ def _is_written_by_a_run(name):
     return name.startswith(TEMPORARY) or name.endswith(".weights.h5")
 
 
-@contextlib.contextmanager
-def replacing(path):
-    """Gives a temporary name beside `path`; on success it takes the place of `path`."""
-    path = pathlib.Path(path)
-    # Keras looks at the file's endings, so they stay.
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    """Writes `content` in one step; the folder must exist."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def write_measured(path, content, start):
-    """Writes what was measured since `start`, of time.monotonic, with seconds and provenance."""
-    seconds = round(time.monotonic() - start, 1)
-    write_json(path, {**content, "seconds": seconds, **provenance()})
-
-
-def read_json(path):
-    """Returns the JSON object in a file."""
-    try:
-        content = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object; it holds a {type(content).__name__}")
-    return content
-
-
 def load_model(path):
     """Returns the `AdaptedModel` in a .keras file."""
     try:
@@ -458,42 +321,3 @@ def load_model(path):
             "lade_tf.adapt(model, class_counts) makes it one"
         )
     return model
-
-
-def provenance():
-    """Returns how a result came about: command, environment, versions, hardware and git commit."""
-    packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
-    gpus = [
-        tf.config.experimental.get_device_details(device).get("device_name", device.name)
-        for device in tf.config.list_physical_devices("GPU")
-    ]
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": {name: os.environ[name] for name in NUMERICAL if name in os.environ},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in packages},
-        },
-        "hardware": {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpus": gpus},
-        "commit": _git_commit(),
-    }
-
-
-def _cpu_name():
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _git_commit():
-    """Returns the commit of this checkout, with "-dirty" if tracked files differ from it."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        result = subprocess.run(
-            command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()

@@ -6,7 +6,7 @@
 import dataclasses
 from collections.abc import Callable
 
-import runs
+from reproduction.files import read_json
 
 SIZES = {"256x100": 0.5, "128x365": 0.5, "256x1000": 0.25, "256x8142": 0.15}
 
@@ -109,7 +109,7 @@ def table(folder):
         bound = f"{'≥' if row.at_least else '≤'} {row.bound:g}"
         # What another machine measured lies beside it, as FILE-MACHINE.json.
         paths = sorted([*folder.glob(f"{row.file}.json"), *folder.glob(f"{row.file}-*.json")])
-        for reached in [_reached(row, runs.read_json(path)) for path in paths] or ["not run | "]:
+        for reached in [_reached(row, read_json(path)) for path in paths] or ["not run | "]:
             lines.append(f"| {row.file}.py | {row.what} | {row.against} | {bound} | {reached} |")
     return "\n".join(lines)
 

@@ -1,27 +1,20 @@
-"""What --loss means: the table of methods, and the training of a configuration.
+"""What --loss means: the table of methods.
 
-To add a method, write its file in lade_tf, its function in trainees.py and its row in `METHODS`.
+To add a method, write its file in lade_tf, its function in builders.py and its row in `METHODS`.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
-import keras
-import tensorflow as tf
-import trainees
 from absl import flags
 
 import lade_tf
-from lade_tf import layers, losses, models, optimizers
-from lade_tf.checks import check_integer
+from lade_tf import layers, losses, models
 from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
 from lade_tf.models import decoupled
+from reproduction import builders
 
-ROOT = pathlib.Path(__file__).parents[1]
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-# The paths of the variables that --backbone_learning_rate is for: all but those of the heads.
-BODY = "^(?!logits/|class_scale/|modulated_attention/|meta_embedding/)"
 # The data set's recipe has this parameter, or its flag must be given.
 REQUIRED = object()
 
@@ -66,7 +59,7 @@ class Method:
         label: its name, the paper's where the paper has it.
         paper: where it was published.
         source: the object of lade_tf that it consists of.
-        build: function (config, data) → `trainees.Trainee`.
+        build: function (config, data) → `builders.Trainee`, see there.
         parameters: {flag: value where none is given}. A value may be a function of the
             configuration; `REQUIRED` stands for the data set's.
         recipe: what differs from the data set's recipe; a value may be a function of that.
@@ -114,7 +107,7 @@ METHODS = {
         "Softmax",
         "",
         losses.LogitAdjustment,
-        trainees.softmax,
+        builders.softmax,
         {"label_smoothing": 0.0},
         carries="training",
         samplers=lade_tf.data.SAMPLERS,
@@ -123,14 +116,14 @@ METHODS = {
         "Balanced Softmax",
         "Ren et al., NeurIPS 2020",
         losses.BalancedSoftmax,
-        trainees.balanced_softmax,
+        builders.balanced_softmax,
         {"label_smoothing": 0.0},
     ),
     "logit_adjustment": Method(
         "Logit Adjustment",
         "Menon et al., ICLR 2021",
         losses.LogitAdjustment,
-        trainees.logit_adjustment,
+        builders.logit_adjustment,
         {"tau": 1.0, "label_smoothing": 0.0},
         carries="∝ π^(1−τ)",
     ),
@@ -138,7 +131,7 @@ METHODS = {
         "Focal Loss",
         "Lin et al., ICCV 2017",
         losses.Focal,
-        trainees.focal,
+        builders.focal,
         {"gamma": 2.0},
         carries="training",
         samplers=lade_tf.data.SAMPLERS,
@@ -147,14 +140,14 @@ METHODS = {
         "CB-Focal",
         "Cui et al., CVPR 2019",
         losses.ClassBalancedFocal,
-        trainees.cb_focal,
+        builders.cb_focal,
         {"beta": 0.9999, "gamma": 2.0},
     ),
     "ldam": Method(
         "LDAM",
         "Cao et al., NeurIPS 2019",
         losses.LDAM,
-        trainees.ldam,
+        builders.ldam,
         {"max_margin": 0.5, "scale": 30.0},
         carries="training",
     ),
@@ -162,7 +155,7 @@ METHODS = {
         "LDAM+DRW",
         "Cao et al., NeurIPS 2019",
         models.DeferredReweightingModel,
-        trainees.ldam_drw,
+        builders.ldam_drw,
         {
             "max_margin": 0.5,
             "scale": 30.0,
@@ -177,7 +170,7 @@ METHODS = {
         "Decouple-cRT",
         KANG,
         decoupled.retrain_classifier,
-        trainees.crt,
+        builders.crt,
         {"stage2_epochs": 10},
         SECOND_STAGE,
         samplers=("class_balanced",),
@@ -187,7 +180,7 @@ METHODS = {
         "Decouple-LWS",
         KANG,
         decoupled.scale_classifier,
-        trainees.lws,
+        builders.lws,
         {"stage2_epochs": 10},
         SECOND_STAGE,
         samplers=("class_balanced",),
@@ -197,7 +190,7 @@ METHODS = {
         "Decouple-τ-norm",
         KANG,
         decoupled.normalize_classifier,
-        trainees.tau_norm,
+        builders.tau_norm,
         {"tau": None},  # chosen by cross-fitting
         samplers=(),
         second_stage=True,
@@ -206,7 +199,7 @@ METHODS = {
         "Decouple-NCM",
         KANG,
         decoupled.nearest_class_mean,
-        trainees.ncm,
+        builders.ncm,
         samplers=(),
         second_stage=True,
     ),
@@ -214,7 +207,7 @@ METHODS = {
         "BBN",
         "Zhou et al., CVPR 2020",
         models.BBN,
-        trainees.bbn,
+        builders.bbn,
         recipe={"batch_size": 128, "learning_rate": 0.1, "l2": 2e-4},
         samplers=(),
         paired=True,
@@ -223,14 +216,14 @@ METHODS = {
         "Causal Norm",
         "Tang et al., NeurIPS 2020",
         layers.CausalNormClassifier,
-        trainees.causal_norm,
+        builders.causal_norm,
         {"effect": _effect},
     ),
     "oltr": Method(
         "OLTR",
         "Liu et al., CVPR 2019",
         models.OLTR,
-        trainees.oltr,
+        builders.oltr,
         {"centroid_weight": 0.01, "stage2_epochs": 10},
         {**SECOND_STAGE, "learning_rate": 0.05},
         samplers=("class_balanced",),
@@ -240,7 +233,7 @@ METHODS = {
         "LADE",
         "Hong et al., CVPR 2021",
         lade_tf.LADEModel,
-        trainees.lade,
+        builders.lade,
         {"estimator": "paper", "alpha": REQUIRED, "remine_lambda": REQUIRED},
     ),
 }
@@ -265,81 +258,3 @@ def num_epochs(config):
     if not method.is_trained:
         return 0
     return config["stage2_epochs"] if method.second_stage else config["epochs"]
-
-
-def callbacks(config):
-    """Returns the Keras callbacks that the method itself needs."""
-    if config["loss"] == "causal_norm" and trainees.follows_learning_rate(config):
-        return [layers.CausalNormMomentum()]
-    return []
-
-
-def train_batches(config, data, initial_epoch):
-    """Streams the training batches of a configuration from an epoch on."""
-    method = METHODS[config["loss"]]
-    samplers = ("instance", "reversed") if method.paired else (config["sampler"],)
-    streams = [
-        data.train_batches(
-            config["batch_size"],
-            num_epochs(config),
-            config["seed"],
-            initial_epoch,
-            sampler=sampler,
-            augment=config["augment"],
-            mixup_alpha=config["mixup"],
-        )
-        for sampler in samplers
-    ]
-    if not method.paired:
-        return streams[0]
-    return tf.data.Dataset.zip(*streams).map(
-        tf.autograph.experimental.do_not_convert(lambda *pair: tuple(zip(*pair, strict=True)))
-    )
-
-
-def recompute_statistics(model, config, data):
-    """Gives averaged weights the batch statistics that belong to them, as in SWA.
-
-    One epoch of training batches goes through the network, which notes their statistics.
-    """
-    epoch = num_epochs(config) - 1
-    forward = tf.function(lambda x: model.network(x, training=True), autograph=False)
-    for images, _ in train_batches(config, data, initial_epoch=epoch):
-        forward(images)
-
-
-def build_trainee(config, data):
-    """Returns the `Trainee` of a run, initialised from its seed, compiled, optimizer built."""
-    keras.config.set_dtype_policy(POLICIES[config["precision"]])
-    check_integer(config["seed"], "--seed", minimum=0)
-    keras.utils.set_random_seed(config["seed"])
-    steps = 1
-    if num_epochs(config):
-        steps = data.steps_per_epoch(config["batch_size"])
-        train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
-    trainee = METHODS[config["loss"]].build(config, data)
-    slower = config["backbone_learning_rate"]
-    optimizer = optimizers.SGD(
-        _schedule(config, steps),
-        momentum=config["momentum"],
-        l2=config["l2"],
-        learning_rate_factors=[] if slower is None else [(BODY, slower / config["learning_rate"])],
-        use_ema=bool(config["ema"]),
-        ema_momentum=config["ema"] or 0.0,
-    )
-    trainee.model.compile(optimizer=optimizer, loss=trainee.loss, metrics=["accuracy"])
-    trainee.model.optimizer.build(trainee.model.trainable_variables)
-    return trainee
-
-
-def _schedule(config, steps_per_epoch):
-    if config["schedule"] == "cosine":
-        epochs = max(1, num_epochs(config))
-        return optimizers.CosineByEpoch(config["learning_rate"], steps_per_epoch, epochs)
-    return optimizers.WarmupStepDecay(
-        config["learning_rate"],
-        steps_per_epoch,
-        milestones=config["milestones"],
-        factor=config["factor"],
-        warmup_epochs=config["warmup_epochs"],
-    )

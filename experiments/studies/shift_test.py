@@ -1,6 +1,6 @@
 """How often the label shift test rejects: true label shifts, and targets that are none.
 
-    python experiments/shift_test.py --output=FILE.json
+    cd experiments && python -m studies.shift_test --output=FILE.json
 
 Classes are Gaussians around random means, the classifier is Bayes' rule on them. The labelled
 sample has a few images of every class, the target's label distribution is drawn anew each time,
@@ -10,10 +10,9 @@ right. "covariate shift" moves every image by the same vector, which label shift
 
 import time
 
-import binary
 import numpy as np
-import runs
 from absl import flags
+from reproduction import cli, provenance
 
 from lade_tf.label_shift.diagnostics import SIGNIFICANCE, run_label_shift_test
 
@@ -59,7 +58,7 @@ def rejected(per_class, move, draws, resamples, seed):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     start = time.monotonic()
     results = {}
     for per_class in PER_CLASS:
@@ -77,7 +76,7 @@ def main():
             "seed": FLAGS.seed,
             "label shift test": results,
         }
-        runs.write_measured(FLAGS.output, content, start)
+        provenance.write_measured(FLAGS.output, content, start)
 
 
 if __name__ == "__main__":
@@ -86,4 +85,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("resamples", 100, "Of each test.", lower_bound=19)
     flags.DEFINE_integer("seed", 0, "Of everything drawn.", lower_bound=0)
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

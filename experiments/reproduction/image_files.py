@@ -5,13 +5,13 @@ import os
 import pathlib
 
 import numpy as np
-import recipes
-import runs
 import tensorflow as tf
 
 import lade_tf
 from lade_tf.data.files import exif, image_decoding
 from lade_tf.data.sets import folder, small_images
+from reproduction import recipes
+from reproduction.files import read_json
 
 BATCH_SIZE = 256
 DIGITS = "digits_lt"  # The one set whose white isn't 255.
@@ -35,8 +35,8 @@ class Format:
 
     @classmethod
     def of_run(cls, run, image_shape):
-        """Returns that of the model of a `runs.RunFolder`."""
-        config = runs.read_json(run.file("config.json"))
+        """Returns that of the model of a `RunFolder`."""
+        config = read_json(run.file("config.json"))
         dataset = config["dataset"]
         return cls(image_shape, dataset, dataset in recipes.LARGE, config.get("max_pixel"))
 

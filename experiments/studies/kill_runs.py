@@ -1,6 +1,6 @@
 """Kills training runs at random moments and counts how many end as if nothing had happened.
 
-    python experiments/kill_runs.py --kills=25 --output=FILE.json
+    cd experiments && python -m studies.kill_runs --kills=25 --output=FILE.json
 
 A run of digits_lt is trained once without a kill. Then others of the same command are killed with
 SIGKILL again and again, every second time while a checkpoint is being written, and restarted until
@@ -19,11 +19,11 @@ import sys
 import tempfile
 import time
 
-import binary
 import h5py
 import numpy as np
-import runs
 from absl import flags
+from reproduction import cli, provenance
+from reproduction.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 LONGEST_WAIT = 1.0  # seconds from a checkpoint to the kill
@@ -47,9 +47,8 @@ def _train(*given):
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
-    script = str(pathlib.Path(__file__).with_name("train.py"))
+    script = str(pathlib.Path(__file__).parents[1] / "train.py")
     sys.argv = [script, *given]
-    sys.path.insert(0, os.path.dirname(script))
     runpy.run_path(script, run_name="__main__")
 
 
@@ -82,7 +81,7 @@ def _modified(path):
 
 def state(folder):
     """Returns {name: array or rows} of everything that a run computes, clocks aside."""
-    run = runs.RunFolder(folder)
+    run = RunFolder(folder)
     arrays = {"logits": run.test_logits().logits}
     with h5py.File(run.file("last.weights.h5")) as file:
         file.visititems(
@@ -102,7 +101,7 @@ def is_same(folder, expected):
 
 
 def main():
-    binary.check_new_file(FLAGS.output)
+    cli.check_new_file(FLAGS.output)
     started, moments = time.monotonic(), random.Random(FLAGS.seed)
     tried = survived = 0
     with tempfile.TemporaryDirectory() as parent:
@@ -124,7 +123,7 @@ def main():
                 raise ValueError(f"--epochs={FLAGS.epochs} end before a kill: give more")
     if FLAGS.output:
         result = {"survived": survived, "tried": tried, "seed": FLAGS.seed}
-        runs.write_measured(FLAGS.output, result, started)
+        provenance.write_measured(FLAGS.output, result, started)
     if survived < tried:
         raise ValueError(f"{tried - survived} of {tried} kills changed what the run ended with")
 
@@ -135,4 +134,4 @@ if __name__ == "__main__":  # not where a run is forked: train.py has flags of t
     flags.DEFINE_integer("epochs", 60, "Epochs of a run.", lower_bound=2)
     flags.DEFINE_integer("seed", 0, "Seed of the moments.")
     flags.DEFINE_string("output", None, "JSON file to write; must be new.")
-    binary.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """Writes the numbers of README.md and experiments/results/README.md from the measured files.
 
-    python experiments/readme_numbers.py
+    cd experiments && python -m paper.page_numbers
 
 A block of a page between `<!-- NAME -->` and `<!-- end -->` is replaced by what the function of
 that name returns; a test asserts that none is out of date.
@@ -10,14 +10,12 @@ import dataclasses
 import pathlib
 import re
 
-import benchmark_table
-import methods
-import paper_tables
-import recipes
-import runs
-import table_formats
+from reproduction import methods, recipes
+from reproduction.files import read_json
 
-ROOT = pathlib.Path(__file__).parents[1]
+from paper import benchmark_table, table_formats, tables
+
+ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 SHIFTS = ("forward:50", "uniform", "backward:50")
 # What the results page says of its runs, where a row doesn't.
@@ -31,7 +29,7 @@ def results():
         "|---|---|---|---|---|---|",
     ]
     for path in sorted(RESULTS.rglob("result.json")):
-        result = runs.read_json(path)
+        result = read_json(path)
         rows.append(_row(describe(result["config"]), path, result["metrics_shifted"]))
         if result["metrics_unadapted"] != result["metrics"]:
             name = describe(result["config"], told=False)
@@ -49,7 +47,7 @@ def method_table():
 
 def method_costs():
     """One row for each --loss: where it lies, what it adds and costs."""
-    costs = runs.read_json(RESULTS / "benchmarks" / "method_steps.json")["methods"]
+    costs = read_json(RESULTS / "benchmarks" / "method_steps.json")["methods"]
     rows = ["| `--loss` | flags | file | extra parameters | step / softmax |"]
     rows.append("|---|---|---|---|---|")
     for loss, method in methods.METHODS.items():
@@ -66,8 +64,8 @@ def method_costs():
 
 
 def gaussian_toy():
-    """The distances of experiments/gaussian_toy.py."""
-    distances = runs.read_json(RESULTS / "gaussian_toy.json")["distances"]
+    """The distances of studies.gaussian_toy."""
+    distances = read_json(RESULTS / "gaussian_toy.json")["distances"]
     rows = ["| estimator | to log p_u(x\\|y)/p_u(x) | to log C + log p_s(y\\|x) |", "|---|---|---|"]
     for estimator, distance in distances.items():
         cells = f"{distance['disentangled']:.3f} | {distance['entangled']:.3f}"
@@ -76,8 +74,8 @@ def gaussian_toy():
 
 
 def standard_error():
-    """How often ± 1.96 standard errors hold the true accuracy (experiments/standard_error.py)."""
-    results = runs.read_json(RESULTS / "standard_error.json")["coverage"]
+    """How often ± 1.96 standard errors hold the true accuracy (studies.standard_error)."""
+    results = read_json(RESULTS / "standard_error.json")["coverage"]
     kinds = list(next(iter(results.values())))
     rows = [f"| classes × images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
     for size, shares in results.items():
@@ -87,8 +85,8 @@ def standard_error():
 
 
 def shift_test():
-    """How often the label shift test rejects, in % (experiments/shift_test.py)."""
-    results = runs.read_json(RESULTS / "shift_test.json")["label shift test"]
+    """How often the label shift test rejects, in % (studies.shift_test)."""
+    results = read_json(RESULTS / "shift_test.json")["label shift test"]
     kinds = list(next(iter(results.values())))
     rows = [f"| images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
     for per_class, shares in results.items():
@@ -103,26 +101,24 @@ def _of_judged(rejected, judged):
 
 def full_recipe():
     """Table 2's rows that have run, published figures beside ours."""
-    return _tables([paper_tables.build("2", paper_tables.Results(RESULTS))])
+    return _tables([tables.build("2", tables.Results(RESULTS))])
 
 
 def answer():
     """What nobody has published, of the full recipe and of the short runs."""
-    found = paper_tables.Results(RESULTS)
-    tables = (paper_tables.answer(found, epochs) for epochs in (None, 30))
-    return _tables(table for table in tables if table)
+    found = tables.Results(RESULTS)
+    answers = (tables.answer(found, epochs) for epochs in (None, 30))
+    return _tables(table for table in answers if table)
 
 
 def shifted():
     """Table 9's rows that have run, of the short runs, and their paired comparison."""
-    runs_and_ratio = paper_tables.Results(RESULTS), 30, 100
-    return _tables(
-        [paper_tables.build("9", *runs_and_ratio), paper_tables.compare("9", *runs_and_ratio)]
-    )
+    runs_and_ratio = tables.Results(RESULTS), 30, 100
+    return _tables([tables.build("9", *runs_and_ratio), tables.compare("9", *runs_and_ratio)])
 
 
-def _tables(tables):
-    return table_formats.markdown([_what_has_run(table) for table in tables if table]).rstrip()
+def _tables(chosen):
+    return table_formats.markdown([_what_has_run(table) for table in chosen if table]).rstrip()
 
 
 def _what_has_run(table):
@@ -139,7 +135,7 @@ def _has_run(row):
 
 def unknown_prior():
     """Accuracy in % with a known, an estimated and no prior, and the estimate's L1 error."""
-    content = runs.read_json(RESULTS / "unknown_prior.json")
+    content = read_json(RESULTS / "unknown_prior.json")
     results, rows = content["results"], []
     # Of all runs: an estimator that was singular in all of one's draws has a row there too.
     names = dict.fromkeys(
@@ -164,7 +160,7 @@ def _told(score):
 
 def temperature():
     """Accuracy in % and ECE under three label distributions, with and without a temperature."""
-    results = runs.read_json(RESULTS / "temperature.json")["results"]
+    results = read_json(RESULTS / "temperature.json")["results"]
     targets = list(next(iter(results.values()))["with"])
     rows = [f"| run | temperature | {' | '.join(targets)} |", "|---|---|" + "---|" * len(targets)]
     for run, result in results.items():
@@ -185,13 +181,13 @@ def benchmarks():
 
 def speed():
     """More ratios of the benchmarks."""
-    benchmark = runs.read_json(RESULTS / "benchmarks" / "train_step.json")
+    benchmark = read_json(RESULTS / "benchmarks" / "train_step.json")
     rows = ["| what | ratio | |", "|---|---|---|"]
     for name, value in benchmark.items():
         if isinstance(value, dict) and "median" in value:
             low, high = value["quartiles"]
             rows.append(f"| {name} | {value['median']:.3f} | quartiles {low:.3f} to {high:.3f} |")
-    for size, value in runs.read_json(RESULTS / "benchmarks" / "loss.json")["sizes"].items():
+    for size, value in read_json(RESULTS / "benchmarks" / "loss.json")["sizes"].items():
         for name, what, place in (
             ("lade, graph", "LADE and its gradient without XLA", "in a graph"),
             ("empty call", "a call from Python that only writes the result", "called from Python"),
@@ -199,12 +195,12 @@ def speed():
             label = f"{what} / PyTorch, {size.replace('x', ' × ')}"
             cost = f"{value[place]['milliseconds'][name]:.2f} ms"
             rows.append(f"| {label} | {value[place][f'{name} / pytorch']:.2f} | {cost} |")
-    for value in runs.read_json(RESULTS / "benchmarks" / "evaluate.json")["results"].values():
+    for value in read_json(RESULTS / "benchmarks" / "evaluate.json")["results"].values():
         size = " × ".join(f"{length:,}" for length in value["shape"])
         seconds = f"{value['seconds']:.2f} s, peak {value['gigabytes']:.2f} GB"
         label = f"11 priors, all metrics, {size} / 11 × softmax + argmax"
         rows.append(f"| {label} | {value['ratio']:.2f} | {seconds} |")
-    scaling = runs.read_json(RESULTS / "benchmarks" / "scaling.json")
+    scaling = read_json(RESULTS / "benchmarks" / "scaling.json")
     for classes, value in scaling["classes"].items():
         label = (
             f"LADER and its gradient / cross-entropy's, {scaling['batch_size']} × {int(classes):,}"
@@ -212,7 +208,7 @@ def speed():
         cost = f"{value['milliseconds']:.1f} ms, {value['nanoseconds per logit']:.1f} ns a logit"
         cost += f", memory {value['extra memory / logits']['lader']:.1f} × the logits'"
         rows.append(f"| {label} | {value['ratio to cross-entropy']:.2f} | {cost} |")
-    pipeline = runs.read_json(RESULTS / "benchmarks" / "input_pipeline.json")
+    pipeline = read_json(RESULTS / "benchmarks" / "input_pipeline.json")
     for name, value in pipeline["variants"].items():
         if name == "Pillow":
             continue
@@ -223,7 +219,7 @@ def speed():
     peak_over_start = f"{memory['peak'] / memory['tensorflow_started']:.2f}"
     label = "224-pixel input, peak memory / TensorFlow's at its start"
     rows.append(f"| {label} | {peak_over_start} | {memory['peak']:,} MiB |")
-    em = runs.read_json(RESULTS / "benchmarks" / "em.json")
+    em = read_json(RESULTS / "benchmarks" / "em.json")
     size = " × ".join(f"{length:,}" for length in em["shape"])
     seconds = f"{1e3 * em['step_seconds']:.0f} ms, {em['gigabytes_per_second']:.1f} GB/s"
     seconds += f", {em['bandwidth_share']:.2f} of a bare read's rate"

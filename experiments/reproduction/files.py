@@ -1,0 +1,47 @@
+"""Files that are replaced in one step, so that a kill leaves the old one or the new one."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+
+TEMPORARY = "tmp-"
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary name beside `path`; on success it takes the place of `path`."""
+    path = pathlib.Path(path)
+    # Keras looks at the file's endings, so they stay.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Writes `content` in one step; the folder must exist."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path):
+    """Returns the JSON object in a file."""
+    try:
+        content = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object; it holds a {type(content).__name__}")
+    return content
+
+
+def hash_of(path):
+    """Returns the SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
