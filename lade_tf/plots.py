@@ -9,9 +9,9 @@ descending training count, 1 the most frequent. Needs matplotlib, which `import 
 import numpy as np
 
 from lade_tf import priors
+from lade_tf.array_checks import check_class_counts, check_class_indices, check_probabilities
 from lade_tf.checks import check_class_names, check_integer
 from lade_tf.metrics import calibration
-from lade_tf.metrics.checks import check_class_counts, check_class_indices, check_probabilities
 from lade_tf.metrics.moments import class_logit_moments
 
 try:

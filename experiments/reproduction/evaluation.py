@@ -15,8 +15,8 @@ import pathlib
 import numpy as np
 
 from lade_tf import metrics, priors
-from lade_tf.blocks import row_blocks
 from lade_tf.checks import check_integer, check_number
+from lade_tf.numerics import row_blocks
 
 SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 # Section 4.3 of the paper, in the order of its tables 6 and 9.

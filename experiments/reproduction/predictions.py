@@ -35,8 +35,8 @@ import pathlib
 import numpy as np
 
 from lade_tf import metrics, priors
+from lade_tf.array_checks import check_class_counts, check_class_indices
 from lade_tf.metrics import calibration
-from lade_tf.metrics.checks import check_class_counts, check_class_indices
 from lade_tf.metrics.moments import class_logit_moments
 from reproduction import evaluation
 from reproduction.files import replacing

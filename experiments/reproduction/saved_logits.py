@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import priors
-from lade_tf.metrics.checks import check_class_counts, check_class_indices
+from lade_tf.array_checks import check_class_counts, check_class_indices
 from reproduction import evaluation
 from reproduction.files import replacing
 

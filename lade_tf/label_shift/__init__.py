@@ -21,7 +21,7 @@ from lade_tf.label_shift.diagnostics import (
 from lade_tf.label_shift.em import EMFit, em, fit_em
 from lade_tf.label_shift.estimate import METHODS, PriorEstimate, estimate
 from lade_tf.label_shift.rlls import rlls
-from lade_tf.label_shift.simplex import project_to_simplex
+from lade_tf.numerics import project_to_simplex
 
 __all__ = [
     "METHODS",

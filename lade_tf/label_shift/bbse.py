@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lade_tf.label_shift.checks import check_samples, require_every_class
+from lade_tf.array_checks import check_samples, require_every_class
 from lade_tf.label_shift.confusion import class_means, mean_prediction
-from lade_tf.label_shift.simplex import project_to_simplex
+from lade_tf.numerics import project_to_simplex
 
 
 class SingularConfusionError(ValueError):

@@ -5,11 +5,15 @@ import dataclasses
 import numpy as np
 import scipy.optimize
 
-from lade_tf.blocks import row_blocks
-from lade_tf.label_shift.checks import check_source, require_every_class
+from lade_tf.array_checks import (
+    check_class_indices,
+    check_probabilities,
+    check_source,
+    require_every_class,
+)
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.metrics.calibration import SMALLEST_PROBABILITY
-from lade_tf.metrics.checks import check_class_indices, check_probabilities
+from lade_tf.numerics import row_blocks
 from lade_tf.priors import check_prior
 
 LARGEST_TEMPERATURE = 100.0  # of probabilities; logits may be of any scale

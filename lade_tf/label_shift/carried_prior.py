@@ -12,10 +12,10 @@ import scipy.optimize
 import scipy.stats
 
 from lade_tf import priors
-from lade_tf.blocks import row_blocks
+from lade_tf.array_checks import check_class_indices
 from lade_tf.label_shift.calibration import _nll_and_gradient, _softmax
 from lade_tf.label_shift.confusion import label_shares
-from lade_tf.metrics.checks import check_class_indices
+from lade_tf.numerics import row_blocks
 
 # From here on a class's own bias is told from chance, and a χ² of all of them is one.
 IMAGES_FOR_BIASES = 10

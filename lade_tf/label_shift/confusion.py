@@ -5,7 +5,7 @@ A hard prediction is one-hot at the most probable class, a soft one is the proba
 
 import numpy as np
 
-from lade_tf.label_shift.checks import check_source
+from lade_tf.array_checks import check_source
 
 
 def confusion_matrix(source_probs, source_labels, soft=False):

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 
+from lade_tf.array_checks import check_class_indices, check_samples, check_source
 from lade_tf.checks import check_integer
-from lade_tf.label_shift.checks import check_samples, check_source
 from lade_tf.label_shift.confusion import class_means, grouped_means
-from lade_tf.label_shift.resampling import draw_rows, resample_source
-from lade_tf.metrics.checks import check_class_indices
+from lade_tf.numerics import draw_rows, resample_source
 from lade_tf.priors import check_prior
 
 SIGNIFICANCE = 0.05

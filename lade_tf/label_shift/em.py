@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lade_tf.blocks import row_blocks
+from lade_tf.array_checks import check_samples, require_every_class
 from lade_tf.checks import check_integer, check_number
 from lade_tf.label_shift.calibration import solve_calibration
-from lade_tf.label_shift.checks import check_samples, require_every_class
 from lade_tf.label_shift.confusion import label_shares
+from lade_tf.numerics import row_blocks
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 10_000

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
+from lade_tf.array_checks import check_samples
 from lade_tf.checks import check_choice, check_integer, check_number
 from lade_tf.label_shift.bbse import bbse, solve_bbse
-from lade_tf.label_shift.checks import check_samples
 from lade_tf.label_shift.confusion import class_means
 from lade_tf.label_shift.diagnostics import (
     ENOUGH_TO_JUDGE,
@@ -20,8 +20,8 @@ from lade_tf.label_shift.diagnostics import (
     warn_unless_label_shift,
 )
 from lade_tf.label_shift.em import fit_em, solve_em
-from lade_tf.label_shift.resampling import resample_source
 from lade_tf.label_shift.rlls import rlls, solve_rlls
+from lade_tf.numerics import resample_source
 from lade_tf.priors import check_prior
 
 METHODS = ("bbse", "rlls", "em")

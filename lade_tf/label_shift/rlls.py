@@ -3,10 +3,10 @@
 import numpy as np
 import scipy.optimize
 
+from lade_tf.array_checks import check_samples
 from lade_tf.checks import check_number
-from lade_tf.label_shift.checks import check_samples
 from lade_tf.label_shift.confusion import class_means, label_shares, mean_prediction
-from lade_tf.label_shift.simplex import project_to_simplex
+from lade_tf.numerics import project_to_simplex
 
 # The bound on the confusion matrix's error holds with this probability of failure.
 BOUND_FAILURE = 0.05

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from lade_tf.checks import check_integer
-from lade_tf.metrics.checks import (
+from lade_tf.array_checks import (
     check_class_counts,
     check_class_indices,
     check_sample_weight,
 )
+from lade_tf.checks import check_integer
 from lade_tf.priors import check_prior
 
 # Training images per class that bound the shot groups (Liu et al., CVPR 2019).

@@ -8,13 +8,13 @@ forms a second [samples, classes] array.
 
 import numpy as np
 
-from lade_tf.blocks import row_blocks
-from lade_tf.checks import check_integer
-from lade_tf.metrics.checks import (
+from lade_tf.array_checks import (
     check_class_indices,
     check_probabilities,
     check_sample_weight,
 )
+from lade_tf.checks import check_integer
+from lade_tf.numerics import row_blocks
 
 NUM_BINS = 20
 # Where the published figures were clipped; Keras' 1e-7 would hide confident mistakes.

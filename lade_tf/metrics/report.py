@@ -1,8 +1,8 @@
 """All metrics of one test set at once."""
 
+from lade_tf.array_checks import check_class_counts
 from lade_tf.metrics.accuracy import accuracy, shot_accuracy
 from lade_tf.metrics.calibration import brier, check_scored_samples, classwise_ece, ece, nll
-from lade_tf.metrics.checks import check_class_counts
 
 
 def classification_report(probabilities, labels, class_counts, sample_weight=None):

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import ops, priors
+from lade_tf.array_checks import ROW_SUM_TOLERANCE, check_class_counts
 from lade_tf.checks import check_integer
 from lade_tf.metrics.accuracy import shot_groups
 from lade_tf.metrics.calibration import NUM_BINS, SMALLEST_PROBABILITY
-from lade_tf.metrics.checks import SUM_TOLERANCE, check_class_counts
 
 
 class StreamingMetric(keras.metrics.Metric):
@@ -70,8 +70,8 @@ class StreamingMetric(keras.metrics.Metric):
             predictions = tf.nn.softmax(predictions)
         off = tf.abs(tf.reduce_sum(predictions, axis=1) - 1)
         # NaN is neither: a model that diverged gets NaN as its metric, like its loss.
-        is_wrong = tf.reduce_any(predictions < 0) | tf.reduce_any(off > SUM_TOLERANCE)
-        is_right = tf.reduce_all(predictions >= 0) & tf.reduce_all(off <= SUM_TOLERANCE)
+        is_wrong = tf.reduce_any(predictions < 0) | tf.reduce_any(off > ROW_SUM_TOLERANCE)
+        is_right = tf.reduce_all(predictions >= 0) & tf.reduce_all(off <= ROW_SUM_TOLERANCE)
         message = [
             "probabilities must be >= 0 and sum to 1 in every row (from_logits=True takes logits); "
             "got a smallest entry of",

@@ -7,32 +7,30 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf import label_shift, losses, ops, priors
+from lade_tf.array_checks import check_class_indices
 from lade_tf.checks import check_integer
 from lade_tf.label_shift.carried_prior import find_contradiction, warn_of_contradiction
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.label_shift.estimate import check_options
 from lade_tf.layers.prior_adapt import PriorAdaptLayer, with_unlabelled_prior
-from lade_tf.metrics.checks import check_class_indices
-from lade_tf.models import expects_logits
+from lade_tf.models import compatibility
+from lade_tf.models.batches import ORDERED, Batches, batches_of, unlabelled, whole_numbers
 from lade_tf.models.carried_prior import (
     carried_prior,
     check_class_weight,
     check_taken_out_once,
     weights_by_class,
 )
-from lade_tf.models.export import export_saved_model, image_spec
-from lade_tf.models.labelled import ORDERED, Batches, batches_of, unlabelled, whole_numbers
-from lade_tf.models.multi_worker import MultiWorkerModel
-from lade_tf.models.networks import (
+from lade_tf.models.compatibility import (
     check_gives_logits,
     check_gives_probabilities,
-    check_preprocessor,
     has_one_output,
-    has_preprocessor,
     output_shape,
-    preprocessed,
 )
+from lade_tf.models.export import export_saved_model, image_spec
+from lade_tf.models.multi_worker import MultiWorkerModel
 from lade_tf.models.outputs import as_logits, check_output_shape
+from lade_tf.models.preprocessing import check_preprocessor, has_preprocessor, preprocessed
 
 # Stands for −inf where metrics see logits: Keras' answer for any row that isn't finite is "wrong".
 LOWEST_LOGIT = np.finfo(np.float32).min / 4
@@ -451,15 +449,15 @@ class AdaptedModel(MultiWorkerModel):
         jit_compile="auto",
         **kwargs,
     ):
-        expects_logits.check("loss", loss)
+        compatibility.check_expects_logits("loss", loss)
         self._has_binary_loss = self._check_fits_outputs(loss)
         if self._checks_loss:
             source_prior = self.prior_adapt.initial_source_prior
             check_taken_out_once(loss, source_prior, self.training_prior, self._weights_told)
         all_metrics = [metrics, kwargs.get("weighted_metrics")]
         if has_one_output(self.network):
-            expects_logits.check_takes_two_logits(all_metrics)
-        expects_logits.check("metrics", all_metrics)
+            compatibility.check_takes_two_logits(all_metrics)
+        compatibility.check_expects_logits("metrics", all_metrics)
         self._jit_compile_given = jit_compile
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         if jit_compile == "auto" and not (has_gpu and self.supports_jit):
@@ -473,8 +471,8 @@ class AdaptedModel(MultiWorkerModel):
     def _check_fits_outputs(self, loss):
         """Returns whether a loss is for one output; raises a ValueError where that can't be."""
         every = keras.tree.flatten(loss)
-        names = ", ".join(map(expects_logits.name_of, every))
-        kinds = list(map(expects_logits.is_binary, every))
+        names = ", ".join(map(compatibility.name_of, every))
+        kinds = list(map(compatibility.is_binary, every))
         if any(kinds) and len(self.class_counts) != 2:
             raise ValueError(
                 "loss must judge the classes against each other, for example "

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lade_tf.array_checks import check_class_indices
 from lade_tf.backbones import classifier_head
 from lade_tf.checks import check_integer, check_number
 from lade_tf.layers import ClassScale, NearestClassMean
-from lade_tf.metrics.checks import check_class_indices
-from lade_tf.models.networks import has_preprocessor
+from lade_tf.models.preprocessing import has_preprocessor
 
 TAUS = np.linspace(0, 2, 21)
 

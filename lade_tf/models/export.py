@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from lade_tf.checks import check_class_names
-from lade_tf.models.networks import raw_input_shape
+from lade_tf.models.preprocessing import raw_input_shape
 
 CLASS_NAMES_ASSET = "class_names.json"
 TRAINING_PRIOR_ASSET = "training_prior.json"

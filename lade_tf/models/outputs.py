@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from lade_tf import ops
 
-SMALLEST_PROBABILITY = np.finfo(np.float32).tiny
-SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+SMALLEST_FLOAT32 = np.finfo(np.float32).tiny
+SMALLEST_FLOAT16 = float(np.finfo(np.float16).smallest_subnormal)
 # What is nearer to 1 than this is rounded to it, by the dtype's precision.
 NEAREST_TO_ONE = {"float16": 2.0**-12, "bfloat16": 2.0**-9, "float32": 2.0**-25}
 
@@ -85,5 +85,5 @@ def _log_odds(probabilities):
 
 def _log(probabilities):
     # Of what half precision can't tell from 0 no more is known than that it is below this.
-    smallest = SMALLEST_HALF if probabilities.dtype == tf.float16 else SMALLEST_PROBABILITY
+    smallest = SMALLEST_FLOAT16 if probabilities.dtype == tf.float16 else SMALLEST_FLOAT32
     return tf.math.log(tf.maximum(tf.cast(probabilities, tf.float32), smallest))

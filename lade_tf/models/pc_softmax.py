@@ -3,7 +3,7 @@
 from lade_tf import priors
 from lade_tf.models.adapted_model import AdaptedModel
 from lade_tf.models.carried_prior import carried_prior, left_by_training, weights_by_class
-from lade_tf.models.networks import find_out_from_logits
+from lade_tf.models.compatibility import find_out_from_logits
 
 
 def adapt(

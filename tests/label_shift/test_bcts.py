@@ -4,7 +4,7 @@ import scipy.optimize
 from oracles import cross_entropy
 from shifted_gaussians import bayes_posteriors, gaussian_sample, long_tail
 
-from lade_tf import blocks
+from lade_tf import numerics
 from lade_tf.label_shift import (
     BiasCorrectedTemperature,
     calibration,
@@ -72,7 +72,7 @@ def test_map_is_the_written_out_softmax():
 def test_row_blocks_change_nothing(monkeypatch):
     probs, labels, _ = distorted_sample(size=301)
     whole = fit_bias_corrected_temperature(probs, labels)
-    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 4 * 50)
+    monkeypatch.setattr(numerics, "BLOCK_ENTRIES", 4 * 50)
     fit = fit_bias_corrected_temperature(probs, labels)
     assert fit.temperature == pytest.approx(whole.temperature, rel=1e-6)
     np.testing.assert_allclose(fit.biases, whole.biases, atol=1e-6)

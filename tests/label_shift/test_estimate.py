@@ -11,7 +11,7 @@ from lade_tf import label_shift
 from lade_tf.label_shift import diagnostics
 from lade_tf.label_shift.diagnostics import nearest_mixture
 from lade_tf.label_shift.estimate import METHODS, bootstrap_priors, shrinkage_intensity
-from lade_tf.label_shift.resampling import draw_rows, resample_source
+from lade_tf.numerics import draw_rows, resample_source
 
 SOURCE, TARGET = long_tail(3, 4), long_tail(3, 4)[::-1]
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 from shifted_gaussians import l1, long_tail, shifted_samples
 
-from lade_tf import blocks, label_shift
+from lade_tf import label_shift, numerics
 from lade_tf.label_shift.confusion import class_means
 from lade_tf.label_shift.em import em_step, solve_em
 from lade_tf.label_shift.rlls import confusion_error_bound, regularized_solution
@@ -236,7 +236,7 @@ def test_em_in_blocks_and_float32(monkeypatch):
     narrow = label_shift.em(*(np.float32(source_probs), labels, np.float32(target_probs)))
     np.testing.assert_allclose(narrow, expected, atol=2e-5)
     assert narrow.dtype == np.float64
-    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 4 * 30)
+    monkeypatch.setattr(numerics, "BLOCK_ENTRIES", 4 * 30)
     in_blocks = label_shift.em(source_probs, labels, target_probs)
     np.testing.assert_allclose(in_blocks, expected, atol=1e-7)
 

@@ -1,9 +1,15 @@
-"""What can be told of a network from its layers, and from the loss that it was compiled with."""
+"""What a network gives and what a loss or metric expects, logits or probabilities: they must fit.
+
+Otherwise training, or a metric, would be silently wrong.
+"""
+
+import functools
+import inspect
 
 import keras
 import tensorflow as tf
 
-from lade_tf.models import expects_logits
+from lade_tf.metrics.streaming import PredictedClassMetric
 from lade_tf.models.outputs import is_one_output
 
 BOUNDED = (
@@ -11,6 +17,25 @@ BOUNDED = (
     *("relu", "relu6", "softplus", "exponential"),
 )
 SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
+BINARY = (
+    *(keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy),
+    *(keras.losses.binary_crossentropy, keras.losses.binary_focal_crossentropy),
+)
+# Of one output: its probability, or its log odds where they have `from_logits`.
+BINARY_METRICS = (
+    *(keras.metrics.AUC, keras.metrics.BinaryAccuracy, keras.metrics.BinaryCrossentropy),
+    *(keras.metrics.Precision, keras.metrics.PrecisionAtRecall, keras.metrics.FBetaScore),
+    *(keras.metrics.Recall, keras.metrics.RecallAtPrecision, keras.metrics.BinaryIoU),
+    *(keras.metrics.SensitivityAtSpecificity, keras.metrics.SpecificityAtSensitivity),
+    *(keras.metrics.TruePositives, keras.metrics.TrueNegatives),
+    *(keras.metrics.FalsePositives, keras.metrics.FalseNegatives),
+    *(keras.metrics.binary_accuracy, keras.metrics.binary_crossentropy),
+)
+CATEGORICAL = (
+    *(keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy),
+    *(keras.losses.SparseCategoricalCrossentropy, keras.losses.categorical_crossentropy),
+    *(keras.losses.categorical_focal_crossentropy, keras.losses.sparse_categorical_crossentropy),
+)
 
 
 def gives_logits(model):
@@ -63,7 +88,7 @@ def find_out_from_logits(model, from_logits=None):
     _check_judges_classes(model, loss)
     if from_logits is not None:
         return from_logits
-    by_layers, by_loss = gives_logits(model), expects_logits.from_logits_of("loss", loss)
+    by_layers, by_loss = gives_logits(model), from_logits_of("loss", loss)
     if by_layers and by_loss is False and has_one_output(model):
         raise ValueError(
             "model must be compiled with a loss that fits its outputs: its last layer has no "
@@ -93,16 +118,16 @@ def _check_judges_classes(model, loss):
     if output_shape(model) is None and not one_output:
         return
     for one in keras.tree.flatten(loss):
-        if one_output and expects_logits.is_categorical(one):
+        if one_output and is_categorical(one):
             raise ValueError(
                 "model must be trained with a loss for one output, such as "
-                f"keras.losses.BinaryCrossentropy; {expects_logits.name_of(one)} is 0 there, "
+                f"keras.losses.BinaryCrossentropy; {name_of(one)} is 0 there, "
                 "whatever it answers"
             )
-        if not one_output and expects_logits.is_binary(one):
+        if not one_output and is_binary(one):
             raise ValueError(
                 "model must judge the classes against each other, by a categorical cross-entropy, "
-                f"or have one output for two classes; {expects_logits.name_of(one)} judges each of "
+                f"or have one output for two classes; {name_of(one)} judges each of "
                 "its outputs by itself"
             )
 
@@ -166,50 +191,86 @@ def _is_identity(operation):
     return is_activation and operation.activation is keras.activations.linear
 
 
-def has_preprocessor(model):
-    """Returns whether a network, a task of KerasHub, prepares its inputs outside its layers."""
-    prepares = callable(getattr(model, "preprocess_samples", None))
-    return prepares and getattr(model, "preprocessor", None) is not None
+def check_expects_logits(name, given):
+    """Raises a ValueError for a loss or metric, or any in a structure, that expects probabilities.
 
-
-def check_preprocessor(model):
-    """Raises a ValueError for a preprocessor that a saved model couldn't be loaded with."""
-    if has_preprocessor(model) and not isinstance(model.preprocessor, keras.layers.Layer):
-        raise ValueError(
-            "network.preprocessor must be a Keras layer, or it can't be loaded again; it is "
-            f"{model.preprocessor!r}. Make it one, such as keras.layers.Rescaling, or set "
-            "network.preprocessor = None and apply it to the data yourself"
-        )
-
-
-def preprocessed(model, inputs):
-    """Returns the inputs as the network's layers take them: by its preprocessor, if it has one.
-
-    A task of KerasHub applies it in fit, evaluate and predict, not where it is called.
+    Args:
+        name: "loss" or "metrics", for the message.
+        given: what Keras' `compile` takes as such.
     """
-    if not has_preprocessor(model):
-        return inputs
-
-    def first_part(inputs):
-        return keras.utils.unpack_x_y_sample_weight(model.preprocess_samples(inputs))[0]
-
-    # Eagerly KerasHub computes by other operations than in a data set or a SavedModel: whole
-    # numbers are rounded after resizing, for example. As in a data set it has AutoGraph. Traced
-    # anew, for it may have been changed.
-    return tf.function(first_part)(inputs)
+    for one in keras.tree.flatten(given):
+        if _from_logits(name, one) is False:
+            raise ValueError(
+                f"{name} must expect logits, which is what is given here, for example "
+                f"keras.{'losses' if name == 'loss' else 'metrics'}"
+                f".SparseCategoricalCrossentropy(from_logits=True); got {one!r}"
+            )
 
 
-def raw_input_shape(model):
-    """Returns the shape of what a network of one input takes, before any preprocessor.
+def from_logits_of(name, given):
+    """Returns Keras' `from_logits` of a loss or metric, or of a structure of them.
 
-    Height and width of images are free where the preprocessor resizes them.
+    None where none has it, or not all that have it agree.
     """
-    shape = tuple(model.inputs[0].shape)
-    if not has_preprocessor(model) or len(shape) != 4:
-        return shape
-    free = shape[0], None, None, shape[3]
-    if keras.config.image_data_format() == "channels_first":
-        free = shape[0], shape[1], None, None
-    prepare = tf.function(lambda images: preprocessed(model, images))
-    given = prepare.get_concrete_function(tf.TensorSpec(free, model.inputs[0].dtype))
-    return free if None not in given.structured_outputs.shape[1:] else shape
+    found = {_from_logits(name, one) for one in keras.tree.flatten(given)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _from_logits(name, one):
+    """Returns Keras' `from_logits` of a loss or metric, None for what hasn't it."""
+    if isinstance(one, str):
+        if one.lower() == "ce" or "crossentropy" in one.lower():
+            return False
+        try:
+            one = (keras.losses if name == "loss" else keras.metrics).get(one)
+        except ValueError:
+            return None  # "accuracy", or no name: Keras says so itself
+    if isinstance(one, PredictedClassMetric):
+        return None  # it takes both
+    if isinstance(one, keras.losses.Loss | keras.metrics.Metric):
+        return one.get_config().get("from_logits")
+    parameter = inspect.signature(one).parameters.get("from_logits") if callable(one) else None
+    return parameter.default if parameter and isinstance(parameter.default, bool) else None
+
+
+def check_takes_two_logits(metrics):
+    """Raises a ValueError for a metric, or any in a structure, that takes one output.
+
+    Keras would broadcast two logits with labels [batch, 1], and show a number.
+    """
+    for one in keras.tree.flatten(metrics):
+        if _is_one_of(one, BINARY_METRICS, keras.metrics.get):
+            raise ValueError(
+                "metrics must take the logits of both classes, which is what is given here, for "
+                f'example "accuracy"; {name_of(one)} takes one output: update it with labels and '
+                "keras.ops.softmax(model.predict(inputs))[:, 1]"
+            )
+
+
+def is_binary(loss):
+    """Returns whether a loss is a cross-entropy of Keras that judges each output by itself."""
+    return _is_one_of(loss, BINARY, keras.losses.get)
+
+
+def is_categorical(loss):
+    """Returns whether a loss is a cross-entropy of Keras over the outputs of a softmax."""
+    return _is_one_of(loss, CATEGORICAL, keras.losses.get)
+
+
+def name_of(loss):
+    """Returns the name of a loss or metric, a string, for messages."""
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None)
+    return name or getattr(loss, "__name__", repr(loss))
+
+
+def _is_one_of(given, kinds, get):
+    if isinstance(given, str):
+        try:
+            given = get(given)
+        except ValueError:
+            return False
+    while isinstance(given, functools.partial):
+        given = given.func
+    function = getattr(given, "fn", given)  # Keras wraps it in a loss
+    classes = tuple(kind for kind in kinds if inspect.isclass(kind))
+    return function in kinds or given in kinds or isinstance(given, classes)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.models.labelled import unlabelled
+from lade_tf.models.batches import unlabelled
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Checks of what the metrics are given; each returns the argument as an array ready to use."""
+"""Checks of arrays; each returns the argument as an array ready to use or raises a ValueError."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from lade_tf.class_order import as_floats
 from lade_tf.priors import check_counts
 
 # Half-precision softmax outputs miss a sum of 1 by rounding alone; logits miss it by far more.
-SUM_TOLERANCE = 1e-2
+ROW_SUM_TOLERANCE = 1e-2
 
 
 def check_probabilities(probabilities):
@@ -25,14 +25,14 @@ def check_probabilities(probabilities):
     low, high = float(probabilities.min()), float(probabilities.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("probabilities must be finite; got NaN or infinity")
-    if low < 0 or high > 1 + SUM_TOLERANCE:
+    if low < 0 or high > 1 + ROW_SUM_TOLERANCE:
         raise ValueError(
             "probabilities must lie in [0, 1] (apply softmax to logits first); "
             f"got values from {low:g} to {high:g}"
         )
     sums = probabilities.sum(axis=1, dtype=np.float64)
     worst = int(np.abs(sums - 1).argmax())
-    if abs(sums[worst] - 1) > SUM_TOLERANCE:
+    if abs(sums[worst] - 1) > ROW_SUM_TOLERANCE:
         raise ValueError(
             f"probabilities must sum to 1 in every row; got {sums[worst]:g} in row {worst}"
         )
@@ -82,3 +82,43 @@ def check_sample_weight(sample_weight, num_samples):
 def check_class_counts(class_counts, num_classes=None):
     """Returns `class_counts`, the training images of each class, as float64 [classes]."""
     return check_counts(class_counts, allow_zero=True, whole=True, num_classes=num_classes)
+
+
+def check_source(source_probs, source_labels):
+    """Returns the labelled source sample as arrays: [samples, classes] and integers [samples]."""
+    source_probs = _check_probs("source_probs", source_probs)
+    return source_probs, check_class_indices("source_labels", source_labels, *source_probs.shape)
+
+
+def check_samples(source_probs, source_labels, target_probs):
+    """Returns the labelled source sample and the target probabilities as checked arrays."""
+    source_probs, source_labels = check_source(source_probs, source_labels)
+    target_probs = _check_probs("target_probs", target_probs)
+    if target_probs.shape[1] != source_probs.shape[1]:
+        raise ValueError(
+            f"target_probs must have {source_probs.shape[1]} classes, as source_probs; "
+            f"got {target_probs.shape[1]}"
+        )
+    return source_probs, source_labels, target_probs
+
+
+def require_every_class(source_labels, num_classes, consequence):
+    """Raises a ValueError with the `consequence` where a class has no source sample."""
+    missing = np.flatnonzero(np.bincount(source_labels, minlength=num_classes) == 0)
+    if missing.size:
+        more = f" ({missing.size} such classes)" if missing.size > 1 else ""
+        raise ValueError(
+            f"source_labels must hold every class; class {missing[0]} has no sample{more}, so "
+            f"{consequence}. label_shift.rlls gives a regularised estimate, in which such a class "
+            "has probability 0"
+        )
+
+
+def _check_probs(name, probs):
+    shape = np.shape(probs)
+    if len(shape) > 0 and shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample; got none")
+    try:
+        return check_probabilities(probs)
+    except ValueError as error:
+        raise ValueError(f"{name} {str(error).removeprefix('probabilities ')}") from None
