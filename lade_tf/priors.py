@@ -287,12 +287,17 @@ def _entries(path, content, class_names, rest):
         rest: as in `load_prior`; a file that says so itself needs no argument.
     """
     content = content if isinstance(content, dict) else {}
-    rest = content.get("rest") or rest
+    if content.get("rest") is not None:
+        rest = content["rest"]
+        if rest not in RESTS:
+            raise ValueError(f'rest in {path} must be "training"; got {reprlib.repr(rest)}')
     keys = [key for key in ("prior", "counts") if key in content]
     if len(keys) > 1:
         raise ValueError(f"prior file {path} must hold a prior or counts; it holds both")
     if not keys:
         values = {key: value for key, value in content.items() if key != "rest"}
+        if content and not values:
+            raise ValueError(f"prior file {path} must give at least one class a share beside rest")
         strange = [key for key in values if key not in (class_names or values)]
         if strange or class_names is None or not values:
             also = f"; {reprlib.repr(strange[0])} is no class" if strange else ""

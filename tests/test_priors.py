@@ -208,7 +208,11 @@ def prior_file(tmp_path):
         ({"a": 0.5, "b": 0.5}, "must hold .* with known names"),
         ({"0": 0.9, "1": 0.1}, "must hold .* with known names"),
         ({"prior": [0.5, 0.5], "rest": "training"}, "must label its classes where rest is"),
-        ({"prior": [0.5, 0.5], "rest": "uniform"}, "rest must be one of None, 'training'"),
+        *(
+            ({"prior": [0.5, 0.5], "rest": rest}, 'rest in .*json must be "training"; got')
+            for rest in ("uniform", False, True, 0, "", [])
+        ),
+        ({"rest": "training"}, "must give at least one class a share beside rest"),
         ({"counts": [0, 0]}, "the counts in .* must not all be 0"),
         ({"counts": [1, -1]}, "the counts in .* must hold numbers >= 0"),
         ({"counts": [1, 1, 1]}, "the counts in .* must hold 2 classes; got 3"),

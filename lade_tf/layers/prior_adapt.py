@@ -236,7 +236,8 @@ class PriorAdaptLayer(keras.layers.Layer):
 def with_unlabelled_prior(args, kwargs, stored):
     """Returns what follows the inputs of a call, a target prior with labels put in class order.
 
-    To be used before Keras sees them: it makes a tensor of a Series, which has no labels any more.
+    To be used before Keras sees them: it makes a tensor of a Series, which has no labels any more,
+    and of a masked array, which has no mask any more; that is refused.
 
     Args:
         args: a tuple whose first entry, if any, is the target prior.
@@ -246,7 +247,7 @@ def with_unlabelled_prior(args, kwargs, stored):
     num_classes = None if stored is None else stored.shape[0]
 
     def unlabelled(prior):
-        if labels_of(prior) is None:
+        if labels_of(prior) is None and not np.ma.is_masked(prior):
             return prior
         return priors.check_prior(prior, num_classes, name="target_prior")
 

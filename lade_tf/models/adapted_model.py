@@ -223,7 +223,7 @@ class AdaptedModel(MultiWorkerModel):
         """
         check_options(method, options)
         num_classes = len(self.class_counts)
-        target_inputs = unlabelled("target_inputs", target_inputs)
+        target_inputs = unlabelled("target_inputs", target_inputs, self._sample_shape())
         source_logits, source_labels = self._labelled_logits(
             "source_inputs", "source_labels", source_inputs, source_labels, batch_size
         )
@@ -246,7 +246,7 @@ class AdaptedModel(MultiWorkerModel):
         What yields its labels is gone through once: another pass may have another order.
         """
         check_integer(batch_size, "batch_size", minimum=1)
-        batches = batches_of(inputs_name, inputs)
+        batches = batches_of(inputs_name, inputs, self._sample_shape())
         if labels is not None:
             if batches and not isinstance(inputs, ORDERED) and not batches.yields_labels:
                 raise ValueError(
@@ -279,6 +279,12 @@ class AdaptedModel(MultiWorkerModel):
                 f"they are shuffled leave {name} out"
             )
         return logits, own
+
+    def _sample_shape(self):
+        """Returns the shape of one sample, None where it isn't known."""
+        inputs = getattr(self.network, "inputs", None) or []
+        is_known = len(inputs) == 1 and not has_preprocessor(self.network)
+        return tuple(inputs[0].shape[1:]) if is_known else None
 
     def _passed(self, batches):
         """Returns raw logits [samples, classes] of `Batches`, and the labels or None."""

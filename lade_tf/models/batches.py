@@ -21,17 +21,20 @@ class Batches:
     Args:
         name: of the argument, for messages.
         batches: an iterable of what `fit` takes as a batch, at least one.
+        sample_shape: of one sample, None where it isn't known.
 
     Raises:
-        ValueError: if there is no batch, or a batch has sample weights.
+        ValueError: if there is no batch, a batch has sample weights, or is a sample alone.
     """
 
-    def __init__(self, name, batches):
+    def __init__(self, name, batches, sample_shape=None):
         self._name, batches = name, iter(batches)
         first = next(batches, None)
         if first is None:
             raise ValueError(f"{name} must yield at least one batch")
-        self.yields_labels = self._unpacked(first)[1] is not None
+        inputs, labels = self._unpacked(first)
+        _check_batched(name, inputs, sample_shape)
+        self.yields_labels = labels is not None
         self._batches = itertools.chain([first], batches)
 
     def __iter__(self):
@@ -45,35 +48,53 @@ class Batches:
         return keras.tree.map_structure(_as_numpy, (inputs, labels))
 
 
-def batches_of(name, inputs):
+def batches_of(name, inputs, sample_shape=None):
     """Returns the `Batches` of what `predict` takes, None for arrays.
 
     Raises:
-        ValueError: for what has no end and, as `Batches`, for weights and what is empty.
+        ValueError: for what has no end and, as `Batches`, for weights, what is empty and a sample
+            alone.
     """
     if _is_in_arrays(inputs):
+        _check_batched(name, inputs, sample_shape)
         return None
     _check_ends(name, inputs)
     if isinstance(inputs, keras.utils.PyDataset):
-        return Batches(name, (inputs[i] for i in range(inputs.num_batches)))
+        return Batches(name, (inputs[i] for i in range(inputs.num_batches)), sample_shape)
     if not hasattr(inputs, "__iter__"):
         raise ValueError(f"{name} must be arrays or yield batches; got {type(inputs).__name__}")
-    return Batches(name, inputs)
+    return Batches(name, inputs, sample_shape)
 
 
-def unlabelled(name, inputs):
+def unlabelled(name, inputs, sample_shape=None):
     """Returns unlabelled inputs checked as by `batches_of`: as they are where `predict` takes them.
 
     Others, iterables that aren't a data set, become `Batches`, so that none is lost in the check.
     """
-    if _is_in_arrays(inputs):
-        return inputs
     if not isinstance(inputs, ORDERED):
-        return batches_of(name, inputs)
+        return batches_of(name, inputs, sample_shape) or inputs
     _check_ends(name, inputs)
     batch = inputs.element_spec if isinstance(inputs, tf.data.Dataset) else inputs[0]
-    check_unweighted(name, keras.utils.unpack_x_y_sample_weight(batch)[2])
+    batch, _, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    check_unweighted(name, weights)
+    _check_batched(name, batch, sample_shape)
     return inputs
+
+
+def _check_batched(name, inputs, sample_shape):
+    """Raises a ValueError where inputs, or their tf.TensorSpec, have the shape of one sample.
+
+    Of samples of shape [1] that can't be told: Keras takes a batch of numbers, [batch], too.
+    """
+    shape = getattr(inputs, "shape", None)
+    if shape is None or sample_shape in (None, (1,)):
+        return
+    shape = tf.TensorShape(shape)
+    if shape.rank == len(sample_shape) and shape.is_compatible_with(sample_shape):
+        raise ValueError(
+            f"{name} must hold or yield batches of samples of shape {list(sample_shape)}; got one "
+            f"such sample where a batch should be (a tf.data.Dataset's .batch(...) makes them)"
+        )
 
 
 def check_unweighted(name, weights):

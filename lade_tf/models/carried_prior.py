@@ -123,13 +123,12 @@ def weights_by_class(training_prior, class_weight=None, sampled_counts=None):
     """Returns how often classes count, beside how often they occur: [classes], None for alike."""
     num_classes = training_prior.size
     if sampled_counts is not None:
-        sampled_counts = priors.check_counts(
-            sampled_counts, name="sampled_counts", num_classes=num_classes
-        )
-        return sampled_counts / training_prior
+        return _positive(sampled_counts, "sampled_counts", num_classes) / training_prior
+    if getattr(class_weight, "shape", None) == ():
+        class_weight = np.asarray(class_weight).item()  # what NumPy has saved of a dict, say
     if class_weight is None:
         return None
-    if isinstance(class_weight, str):
+    if isinstance(class_weight, str | numbers.Number):
         if class_weight != "balanced":
             raise ValueError(
                 'class_weight must be a dict, a list of weights or "balanced"; '
@@ -138,15 +137,18 @@ def weights_by_class(training_prior, class_weight=None, sampled_counts=None):
         return 1 / training_prior
     if isinstance(class_weight, dict):
         class_weight = _of_dict(class_weight, num_classes)
-    weights = priors.check_counts(
-        class_weight, name="class_weight", allow_zero=True, num_classes=num_classes
-    )
-    if not weights.all():
+    return _positive(class_weight, "class_weight", num_classes)
+
+
+def _positive(values, name, num_classes):
+    """Returns weights or drawn counts, [classes]: none is 0, whatever `zero_count` is."""
+    values = priors.check_counts(values, name=name, allow_zero=True, num_classes=num_classes)
+    if not values.all():
         raise ValueError(
-            "class_weight must hold numbers > 0, as a class of weight 0 isn't trained; "
-            f"got 0 at class {int(np.flatnonzero(weights == 0)[0])}"
+            f"{name} must hold numbers > 0, as a class of 0 isn't trained; "
+            f"got 0 at class {int(np.flatnonzero(values == 0)[0])}"
         )
-    return weights
+    return values
 
 
 def check_taken_out_once(loss, source_prior, training_prior, weights=None):

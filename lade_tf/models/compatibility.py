@@ -104,6 +104,12 @@ def find_out_from_logits(model, from_logits=None):
             "one sigmoid; sigmoids of several outputs judge each class by itself. Train its last "
             "layer anew without activation, with a categorical cross-entropy of from_logits=True"
         )
+    if found is None and activation:
+        raise ValueError(
+            "model must give logits, the probabilities of a softmax, or for two classes those of "
+            f"one sigmoid; its last layer has the activation {activation}, which gives none. Train "
+            "it anew without, with a cross-entropy of from_logits=True"
+        )
     if found is None:
         raise ValueError(
             "from_logits must be given for this model: whether it gives logits or softmax "

@@ -255,6 +255,21 @@ def test_a_layer_of_low_precision_is_loaded_as_it_was_saved(tmp_path):
     np.testing.assert_array_equal(np.asarray(again.layers[0].target_prior, np.float64), stored)
 
 
+def test_a_masked_prior_is_refused_wherever_it_is_given():
+    layer, logits = PriorAdaptLayer(), make_logits()
+    layer(logits)
+    masked = np.ma.array(TARGET, mask=[False, False, True])
+    for use in (
+        lambda: layer.set_target_prior(masked),
+        lambda: layer(logits, masked),
+        lambda: layer(logits, target_prior=masked[None]),
+    ):
+        with pytest.raises(ValueError, match="target_prior must be .*; some are masked"):
+            use()
+    unmasked = np.ma.array(TARGET)
+    np.testing.assert_array_equal(layer(logits, unmasked), layer(logits, TARGET))
+
+
 def test_the_source_prior_is_set_without_retracing():
     layer, logits = PriorAdaptLayer(target_prior=TARGET), make_logits()
     with pytest.raises(ValueError, match="set_source_prior needs a built layer"):

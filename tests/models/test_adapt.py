@@ -93,6 +93,11 @@ def test_outputs_that_are_bounded_are_no_logits(activation):
         lade_tf.LADEModel(functional(activation), COUNTS)
     with pytest.raises(ValueError, match=f"probabilities of a softmax; .* {activation}"):
         lade_tf.adapt(functional(activation), COUNTS, from_logits=False)
+    if activation != "sigmoid":
+        model = functional(activation)
+        model.compile("sgd", "hinge")
+        with pytest.raises(ValueError, match=f"activation {activation}, which gives none. Train"):
+            lade_tf.adapt(model, COUNTS)
 
 
 def test_bounded_layers_and_operations_are_told_too():
@@ -245,7 +250,7 @@ def test_an_adapted_model_is_saved_before_its_first_call(tmp_path):
 
 def test_other_activations_need_to_say_what_they_give():
     with pytest.raises(ValueError, match="from_logits must be given"):
-        lade_tf.adapt(sequential("relu"), COUNTS)
+        lade_tf.adapt(sequential("selu"), COUNTS)
 
 
 def test_a_probability_of_zero_stays_finite():

@@ -187,6 +187,28 @@ def test_what_is_no_labelled_sample_is_refused(model, inputs, message):
         model.calibrate(inputs())
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (2,)])
+def test_a_sample_is_no_batch(shape, monkeypatch):
+    network = keras.Sequential(
+        [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2, name="scores")]
+    )
+    model = lade_tf.AdaptedModel(network, [9, 1])
+    images, labels = np.random.default_rng(0).random((12, *shape), np.float32), np.arange(12) % 2
+    samples = tf.data.Dataset.from_tensor_slices(images)
+    labelled = tf.data.Dataset.from_tensor_slices((images, labels))
+    if shape[-1] == 1:  # to Keras that's a batch of grey images
+        grey = samples.map(lambda image: image[..., 0])
+        model.adapt_to(images[..., 0], grey.batch(5), labels)
+    else:
+        model.adapt_to(samples.batch(5), labelled.batch(5))
+    monkeypatch.setattr(network, "call", None)  # refused before anything is computed
+    for target in (samples, labelled, iter(images), images[0], samples.batch(5).unbatch()):
+        with pytest.raises(ValueError, match="target_inputs must hold or yield batches of samples"):
+            model.adapt_to(target, images, labels)
+    with pytest.raises(ValueError, match="^inputs must hold or yield batches of samples of shape"):
+        model.calibrate(samples, labels)
+
+
 def test_a_series_of_labels_belongs_to_the_images_by_position(model, of_arrays):
     pd = pytest.importorskip("pandas")
     order = np.random.default_rng(0).permutation(len(LABELS))

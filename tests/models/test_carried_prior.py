@@ -189,7 +189,13 @@ def test_smoothed_counts_are_those_that_weights_refer_to():
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"class_weight": "auto"}, 'class_weight must be a dict, a list of weights or "balanced"'),
+        *(
+            (
+                {"class_weight": given},
+                'class_weight must be a dict, a list of weights or "balanced"',
+            )
+            for given in ("auto", 2.0, np.array(2.0), np.array("auto"))
+        ),
         ({"class_weight": {3: 1.0}}, "classes, 0 to 2, as keys; got 3"),
         ({"class_weight": {"a": 1.0}}, "classes, 0 to 2, as keys; got 'a'"),
         ({"class_weight": {True: 1.0}}, "classes, 0 to 2, as keys; got True"),
@@ -199,7 +205,10 @@ def test_smoothed_counts_are_those_that_weights_refer_to():
         ({"class_weight": {0: np.nan}}, "class_weight must hold finite numbers"),
         ({"class_weight": [1, 2]}, "class_weight must hold 3 classes; got 2"),
         ({"sampled_counts": [1, 2]}, "sampled_counts must hold 3 classes; got 2"),
-        ({"sampled_counts": [1, 2, 0]}, "sampled_counts must hold numbers > 0"),
+        (
+            {"sampled_counts": [1, 2, 0], "zero_count": "smooth"},
+            "sampled_counts must hold numbers > 0, as .* isn't trained; got 0 at class 2",
+        ),
         ({"source_prior": "none"}, r'source_prior must be \[classes\], "training" or "uniform"'),
         ({"source_prior": [0.5, 0.5]}, "source_prior must have 3 entries"),
         (
