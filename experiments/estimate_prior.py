@@ -30,8 +30,10 @@ flags.DEFINE_string("model", None, "SavedModel folder or .keras file, instead of
 flags.DEFINE_integer("max_pixel", None, "With --model: as it was trained with.", 1, 65_535)
 flags.DEFINE_string("source", None, "Labelled images, unseen in training.", required=True)
 flags.DEFINE_string("target", None, "Unlabelled images.", required=True)
-flags.DEFINE_enum("method", "em", ["em", "bbse", "rlls"], "Estimator (lade_tf.label_shift).")
-flags.DEFINE_integer("bootstrap", 50, "Resamples for intervals and test; 0: none.", lower_bound=0)
+flags.DEFINE_enum("method", "hierarchical", label_shift.METHODS, "Estimator (lade_tf.label_shift).")
+flags.DEFINE_integer(
+    "bootstrap", 50, "Resamples for label shift test and intervals; 0: none.", lower_bound=0
+)
 flags.DEFINE_float(
     "pseudo_count", None, "Images of every class to add; by default 1.", lower_bound=0
 )
@@ -56,6 +58,11 @@ def check_flags():
         raise ValueError("--max_pixel is for --model: a run knows its own")
     if FLAGS.shrink and FLAGS.bootstrap < 2:
         raise ValueError(f"--shrink needs --bootstrap of at least 2; got {FLAGS.bootstrap}")
+    if FLAGS.method == "hierarchical" and (FLAGS.shrink or FLAGS.pseudo_count is not None):
+        raise ValueError(
+            "--shrink and --pseudo_count are for --method=em, rlls and bbse: the hierarchical "
+            "estimate is drawn to the training prior's curve as far as the images allow"
+        )
 
 
 def image_format(model):
@@ -83,6 +90,7 @@ def estimate(model, training_prior, class_names):
             seed=FLAGS.seed,
             shrink_to=training_prior if FLAGS.shrink else None,
             pseudo_count=FLAGS.pseudo_count,
+            training_prior=training_prior,
         )
     for warning in caught:
         print(f"Warning: {warning.message}")
@@ -94,13 +102,11 @@ def report(result, training_prior, class_names):
     changes = np.argsort(-np.abs(result.prior - training_prior), kind="stable")[:LISTED]
     order = sorted(changes, key=lambda c: result.prior[c] - training_prior[c], reverse=True)
     width = max(len(class_names[c]) for c in order)
-    print(
-        f"\n{'class':{width}}  training  estimate"
-        + ("  95 % bootstrap interval" if FLAGS.bootstrap else "")
-    )
+    has_intervals = result.low is not None
+    print(f"\n{'class':{width}}  training  estimate" + "  95 % interval" * has_intervals)
     for c in order:
         line = f"{class_names[c]:{width}}  {training_prior[c]:8.4f}  {result.prior[c]:8.4f}"
-        if FLAGS.bootstrap:
+        if has_intervals:
             line += f"  {result.low[c]:.4f} to {result.high[c]:.4f}"
         print(line)
     print(f"\neffective sample size of the source: {result.effective_sample_size:.0f}")
@@ -130,6 +136,15 @@ def draw(result, training_prior, class_names):
         figure.savefig(temporary, dpi=150)
 
 
+def plain(value):
+    """Returns what JSON can hold of arrays and numbers, nested in dicts; infinity is None."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def main():
     check_flags()
     evaluation.check_run(FLAGS.run)
@@ -137,10 +152,7 @@ def main():
     training_prior = evaluation.resolve_prior("train", model.counts, per_class=1)
     class_names = model.class_names or [str(c) for c in range(len(model.counts))]
     result = estimate(model, training_prior, class_names)
-    content = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in dataclasses.asdict(result).items()
-    }
+    content = plain(dataclasses.asdict(result))
     told = {"class_names": model.class_names, "method": FLAGS.method, **provenance.gather()}
     write_json(pathlib.Path(FLAGS.output), {**content, **told})
     report(result, training_prior, class_names)

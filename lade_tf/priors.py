@@ -26,7 +26,16 @@ FORMS = (
 FILE_KEYS = frozenset(
     ["prior", "counts", "class_names", "rest"]
     + ["low", "high", "shrinkage", "condition_number", "effective_sample_size", "iterations"]
-    + ["last_change", "residual", "p_value", "pseudo_count", "verdict", "method", "class_counts"]
+    + [
+        "last_change",
+        "residual",
+        "p_value",
+        "pseudo_count",
+        "verdict",
+        "fit",
+        "method",
+        "class_counts",
+    ]
     + ["command", "environment", "versions", "hardware", "commit"]
 )
 

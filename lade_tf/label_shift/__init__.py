@@ -20,14 +20,19 @@ from lade_tf.label_shift.diagnostics import (
 )
 from lade_tf.label_shift.em import EMFit, em, fit_em
 from lade_tf.label_shift.estimate import METHODS, PriorEstimate, estimate
+from lade_tf.label_shift.estimators import ESTIMATORS, Estimator, register_estimator
+from lade_tf.label_shift.hierarchical import HierarchicalFit, fit_hierarchical, hierarchical
 from lade_tf.label_shift.rlls import rlls
 from lade_tf.numerics import project_to_simplex
 
 __all__ = [
+    "ESTIMATORS",
     "METHODS",
     "BiasCorrectedTemperature",
     "CarriedPrior",
     "EMFit",
+    "Estimator",
+    "HierarchicalFit",
     "LabelShiftTest",
     "PriorEstimate",
     "SingularConfusionError",
@@ -40,8 +45,11 @@ __all__ = [
     "fit_bias_corrected_temperature",
     "fit_carried_prior",
     "fit_em",
+    "fit_hierarchical",
     "fit_temperature",
+    "hierarchical",
     "label_shift_test",
     "project_to_simplex",
+    "register_estimator",
     "rlls",
 ]

@@ -1,4 +1,4 @@
-"""An estimated prior with bootstrap intervals and diagnostics."""
+"""An estimated prior with intervals and diagnostics."""
 
 import dataclasses
 import inspect
@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 
 from lade_tf.array_checks import check_samples
-from lade_tf.checks import check_choice, check_integer, check_number
-from lade_tf.label_shift.bbse import bbse, solve_bbse
+from lade_tf.checks import check_integer, check_number
+from lade_tf.label_shift import estimators
 from lade_tf.label_shift.confusion import class_means
 from lade_tf.label_shift.diagnostics import (
     ENOUGH_TO_JUDGE,
@@ -19,17 +19,17 @@ from lade_tf.label_shift.diagnostics import (
     run_label_shift_test,
     warn_unless_label_shift,
 )
-from lade_tf.label_shift.em import fit_em, solve_em
-from lade_tf.label_shift.rlls import rlls, solve_rlls
+from lade_tf.label_shift.estimators import NUM_SAMPLES, PSEUDO_COUNT, TRAINING_PRIOR
+from lade_tf.label_shift.hierarchical import HierarchicalFit
 from lade_tf.numerics import resample_source
 from lade_tf.priors import check_prior
 
-METHODS = ("bbse", "rlls", "em")
+METHODS = tuple(estimators.ESTIMATORS)
+OF_RESAMPLING = (PSEUDO_COUNT, "shrink_to")
 # A share is known where its interval's ends are no further apart, by factor.
 KNOWN_WITHIN = 2
 LARGEST_CONDITION = 300.0
 MOST_UNSEEN = 0.1  # share of all images
-NUM_SAMPLES = 3  # source probabilities, source labels, target probabilities
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,9 +38,10 @@ class PriorEstimate:
 
     Attributes:
         prior: [classes] float64, sums to 1.
-        low, high: [classes] ends of the bootstrap percentile intervals of the estimate before any
-            shrinking; None without bootstrap. `high` is at least 1 − ((1 − confidence)/2)^(1/n) of
-            n target samples: of a class that rare, none of them may be there.
+        low, high: [classes] ends of the intervals: the hierarchical model's own, of the other
+            methods the bootstrap's percentiles, before any shrinking (None without bootstrap).
+            `high` is then at least 1 − ((1 − confidence)/2)^(1/n) of n target samples: of a class
+            that rare, none of them may be there.
         shrinkage: Share of `shrink_to` in `prior`, 0..1; 0 where nothing is shrunk.
         condition_number: Of the confusion matrix.
         effective_sample_size: Of the source sample weighted to `prior`.
@@ -64,21 +65,26 @@ class PriorEstimate:
     p_value: float | None
     pseudo_count: float = 0.0
     verdict: str = ""
+    fit: HierarchicalFit | None = None
 
 
 def estimate(
-    method,
-    source_probs,
-    source_labels,
-    target_probs,
+    method="hierarchical",
+    source_probs=None,
+    source_labels=None,
+    target_probs=None,
     bootstrap=200,
     seed=0,
     confidence=0.95,
     shrink_to=None,
     pseudo_count=None,
+    training_prior=None,
     **options,
 ):
-    """Estimates a target prior with bootstrap intervals, diagnostics and a label shift test.
+    """Estimates a target prior with intervals, diagnostics and a label shift test.
+
+    "hierarchical" has intervals of its own, never leaves a class at 0 and says in `fit` what it
+    chose; of the bootstrap it takes only the label shift test. What follows is for the others.
 
     The bootstrap redraws the source within its classes and the target freely, and repeats the whole
     estimate, calibration included. Its percentile intervals show how far the estimate scatters, not
@@ -94,7 +100,7 @@ def estimate(
     the two): all the way where the distance is no more than the noise explains.
 
     Args:
-        method: "bbse", "rlls" or "em".
+        method: "hierarchical", "em", "rlls" or "bbse".
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],
             unseen in training.
         source_labels: Its true classes, integers [source samples].
@@ -105,6 +111,7 @@ def estimate(
         shrink_to: A prior [classes] to shrink towards, the training prior say; None doesn't shrink.
         pseudo_count: How many samples of every class the estimate is to hold beside what is seen;
             None means 1, 0 is the plain estimate.
+        training_prior: The prior [classes] of the training data, for methods that use it.
         **options: What else the method's own function takes.
 
     Returns:
@@ -112,9 +119,11 @@ def estimate(
 
     Raises:
         ValueError: As the method's own function; `shrink_to` isn't a prior of these classes or is
-            given without bootstrap.
+            given without bootstrap; `shrink_to` or `pseudo_count` mean nothing for the method.
     """
-    check_options(method, options)
+    given = {"shrink_to": shrink_to, PSEUDO_COUNT: pseudo_count}
+    check_options(method, {**options, **{k: v for k, v in given.items() if v is not None}})
+    estimator = estimators.find(method)
     bootstrap = check_integer(bootstrap, "bootstrap", minimum=0)
     rng = np.random.default_rng(check_integer(seed, "seed", minimum=0))
     confidence = check_number(confidence, "confidence", above=0, below=1)
@@ -124,51 +133,75 @@ def estimate(
         shrink_to = check_prior(shrink_to, num_classes, name="shrink_to")
         if bootstrap < 2:
             raise ValueError(f"bootstrap must be at least 2 to shrink; got {bootstrap}")
-    pseudo_count = 1.0 if pseudo_count is None else pseudo_count
-    pseudo_count = check_number(pseudo_count, "pseudo_count", minimum=0)
-    prior, iterations, last_change = _fit(method, samples, options, pseudo_count)
-    low, high, shrinkage, residual, p_value = None, None, 0.0, None, None
+    if TRAINING_PRIOR in estimator.options:
+        options[TRAINING_PRIOR] = training_prior
+    if estimator.has_intervals:
+        fit = estimator.fit(*samples, confidence=confidence, **options)
+        found = {"prior": fit.prior, "low": fit.low, "high": fit.high, "fit": fit}
+    else:
+        pseudo_count = 1.0 if pseudo_count is None else pseudo_count
+        pseudo_count = check_number(pseudo_count, PSEUDO_COUNT, minimum=0)
+        found = _resampled(
+            estimator, samples, options, pseudo_count, bootstrap, rng, confidence, shrink_to
+        )
+    residual, p_value = None, None
     if bootstrap:
-        draws = bootstrap_priors(method, samples, options, bootstrap, rng, pseudo_count)
-        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        high = np.maximum(high, 1 - ((1 - confidence) / 2) ** (1 / len(samples[2])))
-        if shrink_to is not None:
-            shrinkage = shrinkage_intensity(prior, shrink_to, draws)
-            prior = (1 - shrinkage) * prior + shrinkage * shrink_to
         test = run_label_shift_test(*samples, bootstrap, rng)
         warn_unless_label_shift(test)
         residual, p_value = test.residual, test.p_value
-    soft = options.get("soft", method == "em")
+    soft = options.get("soft", estimator.is_soft)
     result = PriorEstimate(
-        prior=prior,
-        low=low,
-        high=high,
-        shrinkage=shrinkage,
+        **{**NOTHING_FOUND, **found},
         condition_number=matrix_condition(class_means(*samples[:2], soft)),
-        effective_sample_size=effective_sample_size(prior, samples[1]),
-        iterations=iterations,
-        last_change=last_change,
+        effective_sample_size=effective_sample_size(found["prior"], samples[1]),
         residual=residual,
         p_value=p_value,
-        pseudo_count=pseudo_count,
     )
-    return dataclasses.replace(result, verdict=verdict(result, method, samples))
+    return dataclasses.replace(result, verdict=verdict(result, samples))
 
 
-def verdict(result, method, samples):
+NOTHING_FOUND = {
+    "low": None,
+    "high": None,
+    "shrinkage": 0.0,
+    "iterations": None,
+    "last_change": None,
+}
+
+
+def _resampled(estimator, samples, options, pseudo_count, bootstrap, rng, confidence, shrink_to):
+    """Returns the fields of a PriorEstimate that an estimator and the bootstrap give."""
+    fit = _fit(estimator.fit, samples, options, pseudo_count)
+    found = {"prior": getattr(fit, "prior", fit), PSEUDO_COUNT: pseudo_count}
+    for name in ("iterations", "last_change"):
+        found[name] = getattr(fit, name, None)
+    if not bootstrap:
+        return found
+    draws = bootstrap_priors(estimator.name, samples, options, bootstrap, rng, pseudo_count)
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    high = np.maximum(high, 1 - ((1 - confidence) / 2) ** (1 / len(samples[2])))
+    if shrink_to is not None:
+        shrinkage = shrinkage_intensity(found["prior"], shrink_to, draws)
+        found["prior"] = (1 - shrinkage) * found["prior"] + shrinkage * shrink_to
+        found["shrinkage"] = shrinkage
+    return {**found, "low": low, "high": high}
+
+
+def verdict(result, samples):
     """Returns what a PriorEstimate is worth, in plain words, a line for each point."""
     _, labels, target_probs = samples
     num_classes, num_target = len(result.prior), len(target_probs)
     in_source = np.bincount(labels, minlength=num_classes)
-    lines = []
+    lines = [result.fit.reason] if result.fit else []
     missing = np.flatnonzero(in_source == 0)
     if missing.size:
-        share = "that of the pseudo-count alone" if result.pseudo_count else "0"
+        share = "is that of the pseudo-count alone" if result.pseudo_count else "is 0"
+        share = "rests on the classifier and the curve alone" if result.fit else share
         lines.append(
             f"{missing.size} of {num_classes} classes have no source image, class {missing[0]} "
-            f"first: their share is {share}, which says nothing. Give labelled images of them."
+            f"first: their share {share}, which says nothing. Give labelled images of them."
         )
-        warnings.warn(lines[0], stacklevel=3)
+        warnings.warn(lines[-1], stacklevel=3)
     if result.low is None:
         lines.append("How far the shares may be off isn't known: a bootstrap gives intervals.")
     elif result.condition_number > LARGEST_CONDITION:
@@ -221,14 +254,14 @@ def check_options(method, options):
     """Raises a ValueError for a method that isn't one, or an option that means nothing for it.
 
     Args:
-        method: "bbse", "rlls" or "em".
+        method: The name of an estimator.
         options: {name: value}; those of `estimate` itself are known too.
     """
-    check_choice(method, METHODS, "method")
-    functions = {"bbse": bbse, "rlls": rlls, "em": fit_em}
-    of_method = list(inspect.signature(functions[method]).parameters)[NUM_SAMPLES:]
-    own = list(inspect.signature(estimate).parameters)[1 + NUM_SAMPLES : -1]
-    known = list(dict.fromkeys(of_method + own))
+    estimator = estimators.find(method)
+    known = list(estimator.options)
+    for name in list(inspect.signature(estimate).parameters)[1 + NUM_SAMPLES : -1]:
+        if name not in known and not (estimator.has_intervals and name in OF_RESAMPLING):
+            known.append(name)
     for name in options:
         if name not in known:
             raise ValueError(
@@ -252,35 +285,26 @@ def shrinkage_intensity(prior, shrink_to, draws):
     return float(variance / distance) if variance < distance else 1.0
 
 
-def _fit(method, samples, options, pseudo_count):
-    """Returns the prior, and for EM the iterations and the last change."""
-    if method == "em":
-        return fit_em(*samples, pseudo_count=pseudo_count, **options)
-    prior = {"bbse": bbse, "rlls": rlls}[method](*samples, **options)
-    return _mixed(prior, pseudo_count, len(samples[2])), None, None
-
-
 def bootstrap_priors(method, samples, options, resamples, rng, pseudo_count=0.0):
     """Returns the estimates of resampled samples, [resamples, classes]."""
     source_probs, labels, target_probs = samples
+    solve = estimators.find(method).solve
     draws = np.empty((resamples, source_probs.shape[1]))
     for draw in draws:
         source = resample_source(labels, source_probs.shape[1], rng)
         target = rng.integers(len(target_probs), size=len(target_probs))
         resampled = source_probs[source], labels[source], target_probs[target]
-        draw[:] = _solve(method, resampled, options, pseudo_count)
+        fit = _fit(solve, resampled, options, pseudo_count)
+        draw[:] = getattr(fit, "prior", fit)
     return draws
 
 
-def _solve(method, samples, options, pseudo_count):
-    if method == "em":
-        return solve_em(*samples, pseudo_count=pseudo_count, **options).prior
-    prior = {"bbse": solve_bbse, "rlls": solve_rlls}[method](*samples, **options)
-    return _mixed(prior, pseudo_count, len(samples[2]))
-
-
-def _mixed(prior, pseudo_count, num_samples):
-    """Returns the prior of that many samples and `pseudo_count` more of every class."""
+def _fit(function, samples, options, pseudo_count):
+    """Returns what an estimator's function gives, with a count of unseen images of every class."""
+    if PSEUDO_COUNT in inspect.signature(function).parameters:
+        return function(*samples, pseudo_count=pseudo_count, **options)
+    fit = function(*samples, **options)
     if pseudo_count == 0:
-        return prior
+        return fit
+    prior, num_samples = getattr(fit, "prior", fit), len(samples[2])
     return (num_samples * prior + pseudo_count) / (num_samples + pseudo_count * len(prior))

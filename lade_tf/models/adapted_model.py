@@ -195,7 +195,7 @@ class AdaptedModel(MultiWorkerModel):
         target_inputs,
         source_inputs,
         source_labels=None,
-        method="em",
+        method="hierarchical",
         batch_size=256,
         **options,
     ):
@@ -208,11 +208,12 @@ class AdaptedModel(MultiWorkerModel):
             source_inputs: what `predict` takes, a labelled sample unseen in training.
             source_labels: its classes, integers [source samples] or [source samples, 1], in the
                 same order; None takes those that the inputs yield, as in `calibrate`.
-            method: "em", "bbse" or "rlls".
+            method: "hierarchical", or "em", "rlls" or "bbse" (`lade_tf.label_shift`).
             batch_size: inputs of an array that the network is given at a time.
             **options: what `lade_tf.label_shift.estimate` takes. `bootstrap` is 0 unless given:
-                no intervals, and no test of whether it is a label shift at all. `pseudo_count` is
-                1 unless given, so that no class is left at 0.
+                no test of whether it is a label shift at all and, except for "hierarchical", no
+                intervals. `pseudo_count` of the others is 1 unless given, so that no class is left
+                at 0.
 
         Returns:
             The `lade_tf.label_shift.PriorEstimate` whose prior is now the stored one.
@@ -235,7 +236,7 @@ class AdaptedModel(MultiWorkerModel):
             tf.nn.softmax(self.prior_adapt(logits, target_prior=prior)).numpy()
             for logits in (source_logits, self._predicted_logits(target_inputs, batch_size))
         )
-        options = {"bootstrap": 0, **options}
+        options = {"bootstrap": 0, "training_prior": self.training_prior, **options}
         estimate = label_shift.estimate(method, source, source_labels, target, **options)
         self.set_target_prior(estimate.prior)
         return estimate

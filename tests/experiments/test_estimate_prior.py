@@ -57,7 +57,7 @@ def test_the_written_prior_is_that_of_the_estimator(
         f"--target={files / 'target'}{ending}",
     )
     output = run("estimate_prior.py", *flags, "--bootstrap=3", "--plot=prior.png", cwd=tmp_path)
-    assert "95 % bootstrap interval" in output and "label shift" in output
+    assert "95 % interval" in output and "label shift" in output
     written = json.loads((tmp_path / "prior.json").read_text())
     loaded = keras.saving.load_model(lade_run / "best.keras", compile=False)
     source, labels, target = samples
@@ -67,7 +67,8 @@ def test_the_written_prior_is_that_of_the_estimator(
     assert np.all(np.array(written["low"]) <= np.array(written["high"]))
     assert (tmp_path / "prior.png").stat().st_size > 5000
     assert min(written["prior"]) > 1e-4 and written["verdict"] in output
-    assert written["pseudo_count"] == 1 and len(written["prior"]) == 10
+    assert written["pseudo_count"] == 0 and len(written["prior"]) == 10
+    assert written["fit"]["reason"] in output and written["method"] == "hierarchical"
     run("evaluate.py", f"--run={lade_run}", "--target_prior=prior.json", cwd=tmp_path)
 
 
@@ -99,10 +100,17 @@ def test_adapt_to_sees_probabilities_at_the_uniform_prior(samples):
 DIGITS = image_files.Format((8, 8, 1), "digits_lt")
 
 BAD_FLAGS = {
-    "missing class": ({"source": "lacking.npz"}, "label_shift.rlls gives a regularised estimate"),
+    "missing class": (
+        {"source": "lacking.npz", "method": "em"},
+        "label_shift.rlls gives a regularised estimate",
+    ),
     "existing output": ({"output": "target.npz"}, "exists already: give a new file or --overwrite"),
     "SavedModel": ({"run": "lade/saved_model"}, "it is a SavedModel: give --model="),
-    "shrink": ({"shrink": "true", "bootstrap": "0"}, "--shrink needs --bootstrap"),
+    "shrink": (
+        {"shrink": "true", "bootstrap": "0", "method": "em"},
+        "--shrink needs --bootstrap",
+    ),
+    "no shrinking": ({"pseudo_count": "1"}, "--pseudo_count are for --method=em"),
     "plot": ({"plot": "prior.svg"}, "must end in .png or .pdf"),
 }
 

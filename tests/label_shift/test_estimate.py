@@ -10,9 +10,10 @@ from shifted_gaussians import bayes_posteriors, gaussian_sample, l1, long_tail, 
 from lade_tf import label_shift
 from lade_tf.label_shift import diagnostics
 from lade_tf.label_shift.diagnostics import nearest_mixture
-from lade_tf.label_shift.estimate import METHODS, bootstrap_priors, shrinkage_intensity
+from lade_tf.label_shift.estimate import bootstrap_priors, shrinkage_intensity
 from lade_tf.numerics import draw_rows, resample_source
 
+RESAMPLED = [name for name, e in label_shift.ESTIMATORS.items() if not e.has_intervals]
 SOURCE, TARGET = long_tail(3, 4), long_tail(3, 4)[::-1]
 
 
@@ -40,7 +41,7 @@ def test_rows_are_drawn_from_their_classes():
 
 
 @pytest.mark.filterwarnings("ignore:the target doesn't look")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESAMPLED)
 def test_estimate_is_the_plain_one_with_its_interval(method):
     samples = samples_of()
     result = label_shift.estimate(method, *samples, bootstrap=30, pseudo_count=0)
@@ -56,7 +57,7 @@ def test_estimate_is_the_plain_one_with_its_interval(method):
 
 
 @pytest.mark.filterwarnings("ignore:the target doesn't look")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESAMPLED)
 def test_intervals_narrow_with_confidence_and_sample_size(method):
     def width(size, confidence):
         result = label_shift.estimate(
@@ -79,7 +80,7 @@ def test_intervals_are_quantiles_of_the_bootstrap():
     np.testing.assert_allclose([result.low, result.high], np.quantile(draws, [0.1, 0.9], axis=0))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESAMPLED)
 def test_no_class_is_left_at_zero_unless_asked_for(method):
     source_probs, labels, target_probs = samples_of(size=60)
     samples = source_probs, labels, target_probs[target_probs.argmax(axis=1) == 2][:12]
@@ -355,7 +356,7 @@ def test_a_missing_class_can_be_estimated_by_rlls():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "mlls"}, "method must be one of 'bbse', 'rlls', 'em'; got 'mlls'"),
+        ({"method": "mlls"}, "method must be one of 'hierarchical', .*'em'.*; got 'mlls'"),
         ({"bootstrap": -1}, "bootstrap must be an integer >= 0"),
         ({"seed": 0.5}, "seed must be an integer >= 0"),
         ({"confidence": 95}, r"confidence must be a number in \(0, 1\); got 95"),

@@ -302,8 +302,21 @@ def exact():
 def test_adapt_to_finds_the_prior_with_and_without_calibration(exact, calibrate):
     source, labels = gaussians(0.1, 5000, seed=0)
     target, _ = gaussians(0.7, 5000, seed=1)
-    exact.adapt_to(target, source, labels, calibrate=calibrate)
+    exact.adapt_to(target, source, labels, "em", calibrate=calibrate)
     np.testing.assert_allclose(exact.target_prior, [0.3, 0.7], atol=0.03)
+
+
+def test_adapt_to_is_hierarchical_around_the_models_training_prior(exact):
+    source, labels = gaussians(0.1, 2000, seed=0)
+    target, _ = gaussians(0.7, 2000, seed=1)
+    estimate = exact.adapt_to(target, source, labels)
+    np.testing.assert_allclose(exact.target_prior, [0.3, 0.7], atol=0.04)
+    assert estimate.low[1] < 0.7 < estimate.high[1] and estimate.p_value is None
+    # 0.3 : 0.7 is 9 : 1 to the power of −0.39.
+    assert estimate.fit.exponent == pytest.approx(-0.39, abs=0.1)
+    assert estimate.fit.reason in estimate.verdict
+    other = exact.adapt_to(target, source, labels, training_prior=[0.3, 0.7]).fit
+    assert other.chosen == "training"
 
 
 def test_adapt_to_takes_data_sets(exact):
@@ -369,7 +382,7 @@ def test_labels_may_be_a_column(exact):
     source, labels = gaussians(0.3, 300, seed=0)
     temperature = exact.calibrate(source, labels)
     assert exact.calibrate(source, labels[:, None]) == pytest.approx(temperature)
-    for options in ({}, {"calibrate": False}):
+    for options in ({}, {"method": "em", "calibrate": False}):
         expected = exact.adapt_to(source, source, labels, **options).prior
         found = exact.adapt_to(source, source, labels[:, None], **options).prior
         np.testing.assert_allclose(found, expected)
@@ -379,7 +392,11 @@ def test_labels_may_be_a_column(exact):
     ("changed", "message"),
     [
         ({"method": "emm"}, "method must be one of"),
-        ({"soft": True}, "soft means nothing for method 'em', which takes calibrate, tolerance"),
+        (
+            {"soft": True},
+            "soft means nothing for method 'hierarchical', which takes training_prior",
+        ),
+        ({"pseudo_count": 1}, "pseudo_count means nothing for method 'hierarchical'"),
         (
             {"method": "bbse", "foo": 1},
             "foo means nothing for method 'bbse', which takes soft, boot",

@@ -155,9 +155,9 @@ def test_the_network_is_trained_in_training_mode_and_evaluated_in_inference():
 def test_adapt_to_draws_no_bootstrap_unless_told():
     inputs, labels = gaussians(300)
     model = lade_tf.AdaptedModel(carrying([0.5, 0.5], 1.0), COUNTS)
-    estimate = model.adapt_to(inputs, inputs, labels)
+    estimate = model.adapt_to(inputs, inputs, labels, "em")
     assert estimate.low is None and estimate.high is None and estimate.p_value is None
-    assert model.adapt_to(inputs, inputs, labels, bootstrap=2).low.shape == (2,)
+    assert model.adapt_to(inputs, inputs, labels, "em", bootstrap=2).low.shape == (2,)
 
 
 def test_inputs_keep_their_digits_whatever_the_policy_out_here():

@@ -1,0 +1,197 @@
+"""Calibration on few labels: what all classes share, and a bias of each that is shrunk to it.
+
+A temperature alone leaves the classes' biases, and bias-corrected temperature scaling fits one of
+each freely, which takes dozens of images a class. Here the biases are b ~ N(0, σ²), and σ² comes
+from the sample itself (empirical Bayes, as in a linear mixed model; Robbins, 1956).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lade_tf.label_shift.calibration import _log, _softmax
+from lade_tf.label_shift.confusion import label_shares
+from lade_tf.numerics import row_blocks
+
+# What σ is taken to be, and how many classes' biases that is worth: with five images a class the
+# likelihood of σ hardly differs between 0 and 0.3, and 0 would call the calibration exact. Of
+# networks trained for 200 epochs on CIFAR-100-LT, 5,000 images tell 0.17 to 0.27 nats.
+BIAS_SCALE = 0.25
+BIAS_SCALE_WEIGHT = 30
+COMMON_SCALE = 10.0  # of slopes and τ: it only keeps them finite where the sample has no error
+# The second moments of posteriors take samples · classes² products.
+MOST_PRODUCTS = 2e10
+MOST_UPDATES, MOST_STEPS = 20, 30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShrunkCalibration:
+    """The map p → softmax((slope + slope_by_prior·x)·log p + τ·x + biases), x ~ log π.
+
+    It gives posteriors at the uniform prior. x is the logarithm of the training prior, of mean 0
+    and standard deviation 1 over the classes; all 0 where that prior is uniform.
+
+    Attributes:
+        slope, slope_by_prior, tau: Floats.
+        biases: [classes] float64 in nats.
+        bias_scale: σ, in nats.
+        covariance: [classes, classes] of the biases, given the sample.
+        by_prior: x, [classes].
+    """
+
+    slope: float
+    slope_by_prior: float
+    tau: float
+    biases: np.ndarray
+    bias_scale: float
+    covariance: np.ndarray
+    by_prior: np.ndarray
+
+    def calibrated(self, probs):
+        """Returns posteriors [samples, classes] at the uniform prior, in the dtype of `probs`."""
+        slopes = self.slope + self.slope_by_prior * self.by_prior
+        offsets = self.tau * self.by_prior + self.biases
+        calibrated = np.empty(probs.shape, np.result_type(probs, np.float32))
+        for rows in row_blocks(probs):
+            calibrated[rows] = _softmax(slopes * _log(probs[rows]) + offsets)[0]
+        return calibrated
+
+
+def solve_shrunk_calibration(probs, labels, training_prior):
+    """Fits a ShrunkCalibration to checked arrays by its penalised likelihood.
+
+    The sample's own label shares ρ are an offset, softmax(z + log ρ), so that it may have any label
+    distribution. A class without samples takes no part; its bias stays 0.
+
+    σ² = (|b|² + tr V + ν·0.25²) / (C + ν), V the biases' covariance given the sample: the step of
+    expectation maximisation under a scaled inverse χ² prior of ν = 30 degrees of freedom.
+
+    Args:
+        probs: Probabilities [samples, classes], at the uniform prior or any power of π.
+        labels: Integers [samples].
+        training_prior: π, [classes], entries > 0.
+
+    Returns:
+        A ShrunkCalibration.
+    """
+    sample = _Sample(probs, labels, training_prior)
+    parameters = np.concatenate([[1.0, 0.0, 0.0], np.zeros(probs.shape[1])])
+    variance = BIAS_SCALE**2
+    for _ in range(MOST_UPDATES):
+        parameters, covariance = sample.climb(parameters, variance)
+        biases = parameters[3:]
+        prior = BIAS_SCALE_WEIGHT * BIAS_SCALE**2
+        updated = (biases @ biases + np.trace(covariance) + prior) / (
+            len(biases) + BIAS_SCALE_WEIGHT
+        )
+        done = abs(np.log(updated / variance)) < 0.005
+        variance = updated
+        if done:
+            break
+    slope, slope_by_prior, tau = parameters[:3]
+    scale = float(np.sqrt(variance))
+    return ShrunkCalibration(
+        float(slope), float(slope_by_prior), float(tau), biases, scale, covariance, sample.by_prior
+    )
+
+
+class _Sample:
+    """A labelled sample's log-likelihood in (slope, slope by prior, τ, biases)."""
+
+    def __init__(self, probs, labels, training_prior):
+        self.probs, self.labels = probs, labels
+        self.dtype = np.result_type(probs, np.float32)
+        with np.errstate(divide="ignore"):  # a missing class gets the probability 0
+            self.offsets = np.log(label_shares(labels, probs.shape[1]))
+        by_prior = np.log(training_prior)
+        by_prior = by_prior - by_prior.mean()
+        scale = by_prior.std()
+        self.has_prior = scale > 1e-9
+        self.by_prior = by_prior / scale if self.has_prior else np.zeros_like(by_prior)
+
+    def blocks(self, parameters):
+        """Yields (log probabilities, labels, posteriors, log normaliser) of blocks of rows."""
+        slopes = (parameters[0] + parameters[1] * self.by_prior).astype(self.dtype)
+        offsets = (self.offsets + parameters[2] * self.by_prior + parameters[3:]).astype(self.dtype)
+        for rows in row_blocks(self.probs):
+            log_probs = _log(self.probs[rows]).astype(self.dtype)
+            yield log_probs, self.labels[rows], *_softmax(slopes * log_probs + offsets)
+
+    def objective(self, parameters, variance):
+        """Returns (negative log-likelihood with its penalty, its gradient)."""
+        slopes = parameters[0] + parameters[1] * self.by_prior
+        offsets = self.offsets + parameters[2] * self.by_prior + parameters[3:]
+        loss, of_slopes, of_offsets = 0.0, *np.zeros((2, len(self.by_prior)))
+        for log_probs, labels, posteriors, log_normalizer in self.blocks(parameters):
+            true = log_probs[np.arange(len(labels)), labels]
+            loss += log_normalizer.sum(dtype=np.float64)
+            loss -= (slopes[labels] * true + offsets[labels]).sum()
+            of_slopes += np.einsum("nc,nc->c", posteriors, log_probs)
+            of_slopes -= np.bincount(labels, true, len(slopes))
+            of_offsets += posteriors.sum(axis=0, dtype=np.float64)
+            of_offsets -= np.bincount(labels, minlength=len(slopes))
+        departure = parameters - np.eye(len(parameters))[0]
+        weights = np.concatenate([np.full(3, COMMON_SCALE**-2), np.full(len(slopes), 1 / variance)])
+        common = of_slopes.sum(), of_slopes @ self.by_prior, of_offsets @ self.by_prior
+        gradient = np.concatenate([common, of_offsets]) + weights * departure
+        return loss + weights @ departure**2 / 2, gradient
+
+    def curvature(self, parameters):
+        """Returns the information on (common, common), (biases, common) and (biases, biases).
+
+        Of at most so many rows, evenly spread, that it takes 2e10 products.
+        """
+        num_samples, num_classes = self.probs.shape
+        every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
+        part = object.__new__(_Sample)
+        part.__dict__.update(self.__dict__)
+        part.probs, part.labels = self.probs[::every], self.labels[::every]
+        factor = num_samples / len(part.labels)
+        common, crossed = np.zeros((3, 3)), np.zeros((num_classes, 3))
+        expected, second = np.zeros(num_classes), np.zeros((num_classes, num_classes))
+        for log_probs, _, posteriors, _ in part.blocks(parameters):
+            expected += posteriors.sum(axis=0, dtype=np.float64)
+            second += posteriors.T @ posteriors
+            for k, values in enumerate((log_probs, log_probs * self.by_prior.astype(self.dtype))):
+                centred = values - (posteriors * values).sum(axis=1, keepdims=True)
+                weighted = posteriors * centred
+                crossed[:, k] += weighted.sum(axis=0, dtype=np.float64)
+                common[0, k] += (weighted * log_probs).sum(dtype=np.float64)
+                if k == 1:
+                    common[1, 1] += (weighted * values).sum(dtype=np.float64)
+        biases = np.diag(expected) - second
+        crossed[:, 2] = biases @ self.by_prior
+        common[:, 2] = self.by_prior @ crossed
+        common = np.triu(common) + np.triu(common, 1).T
+        return factor * common, factor * crossed, factor * biases
+
+    def climb(self, parameters, variance):
+        """Returns the best parameters under σ² = `variance`, and the biases' covariance there.
+
+        Newton's steps with the curvature of where they start: the optimum doesn't depend on it.
+        """
+        common, crossed, biases = self.curvature(parameters)
+        covariance = np.linalg.inv(biases + np.eye(len(biases)) / variance)
+        free = [0, 1, 2] if self.has_prior else [0]
+        crossed = crossed[:, free]
+        common = common[np.ix_(free, free)] + np.eye(len(free)) / COMMON_SCALE**2
+        schur = common - crossed.T @ covariance @ crossed
+        loss, gradient = self.objective(parameters, variance)
+        for _ in range(MOST_STEPS):
+            of_common, of_biases = gradient[free], gradient[3:]
+            move = np.zeros_like(parameters)
+            move[free] = np.linalg.solve(schur, of_common - crossed.T @ (covariance @ of_biases))
+            move[3:] = covariance @ (of_biases - crossed @ move[free])
+            decrease = gradient @ move
+            if decrease < 1e-6 + 1e-9 * abs(loss):
+                break
+            step = 1.0
+            while step > 1e-6:
+                tried, of_tried = self.objective(parameters - step * move, variance)
+                if tried < loss - 1e-4 * step * decrease:
+                    break
+                step /= 4
+            else:
+                break
+            parameters, loss, gradient = parameters - step * move, tried, of_tried
+        return parameters, covariance
