@@ -17,11 +17,11 @@ import warnings
 
 import numpy as np
 from absl import flags
-from reproduction import classifiers, cli, evaluation, image_files, provenance
-from reproduction.files import replacing, write_json
+from reproduction import classifiers, cli, image_files, provenance
 from reproduction.run_folder import RunFolder
 
-from lade_tf import label_shift
+from lade_tf import evaluation, label_shift
+from lade_tf.files import replacing, write_json
 
 FLAGS = flags.FLAGS
 
@@ -147,9 +147,9 @@ def plain(value):
 
 def main():
     check_flags()
-    evaluation.check_run(FLAGS.run)
+    cli.check_run(FLAGS.run)
     model = classifiers.load(FLAGS.run, FLAGS.model)
-    training_prior = evaluation.resolve_prior("train", model.counts, per_class=1)
+    training_prior = evaluation.named_prior("train", model.counts, per_class=1)
     class_names = model.class_names or [str(c) for c in range(len(model.counts))]
     result = estimate(model, training_prior, class_names)
     content = plain(dataclasses.asdict(result))

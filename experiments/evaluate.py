@@ -17,12 +17,11 @@ stands for what can't be told from that, and another prior is refused.
 import pathlib
 
 from absl import flags
-from reproduction import classifiers, cli, comparison, evaluation, predictions, provenance, recipes
-from reproduction.files import write_json
-from reproduction.saved_logits import SavedLogits
+from reproduction import classifiers, cli, comparison, predictions, provenance, recipes
 
 import lade_tf
-from lade_tf import priors
+from lade_tf import evaluation, priors
+from lade_tf.files import write_json
 
 FLAGS = flags.FLAGS
 PRIORS = evaluation.PRIOR_NAMES
@@ -55,7 +54,7 @@ def load():
         names = ("dataset", "data_seed", "data_dir", *recipes.OWN_IMAGES)
         if given := [f"--{name}" for name in names if FLAGS[name].value is not None]:
             raise ValueError(f"{' and '.join(given)} is for --model: a run knows its data set")
-        evaluation.check_run(FLAGS.run, " --dataset=NAME")
+        cli.check_run(FLAGS.run, " --dataset=NAME")
         return comparison.load_saved(FLAGS.run)
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
@@ -71,7 +70,7 @@ def load():
         **{name: FLAGS[name].value for name in recipes.OWN_IMAGES},
     )
     check_fits(model, data)
-    return SavedLogits.of(model.raw_logits, data, model.counts, model.source_prior)
+    return model.saved_logits(data)
 
 
 def check_fits(model, data):
@@ -109,11 +108,10 @@ def target_priors(saved):
     """Returns the names given or, without any, those that the test set allows; says what isn't."""
     if FLAGS.target_prior:
         return FLAGS.target_prior
-    per_class = evaluation.per_class(saved)
-    names = evaluation.feasible(evaluation.PROTOCOL, per_class)
-    left_out = ", ".join(name for name in evaluation.PROTOCOL if name not in names)
+    names = evaluation.feasible(evaluation.SHIFTS, saved.per_class)
+    left_out = ", ".join(name for name in evaluation.SHIFTS if name not in names)
     if left_out:
-        print(f"left out, as the test set has {per_class} images a class: {left_out}")
+        print(f"left out, as the test set has {saved.per_class} images a class: {left_out}")
     return names
 
 
@@ -122,18 +120,18 @@ def main():
     other = FLAGS.compare and comparison.load_saved(FLAGS.compare)
     saved = load()
     if other:
-        comparison.check_same_images(saved, other)
+        evaluation.check_same_images(saved, other)
     told = target_priors(saved), FLAGS.test_prior, FLAGS.reading
-    results = {"metrics": evaluation.evaluate_priors(saved, *told, FLAGS.draw_seed)}
+    results = {"metrics": evaluation.evaluate_shifts(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
     print(evaluation.format_table(results["metrics"], first_column="model is told"))
     if any(row["nll"] is None for row in results["metrics"].values()):
         print(f'\n"-" needs {saved.path.with_name(predictions.LOGITS)}, which isn\'t there')
     if other:
-        results["difference"] = comparison.compare(saved, other, *told)
+        results["difference"] = evaluation.compare(saved, other, *told)
         print(f"\naccuracy less that of {FLAGS.compare}, in points, with its 95 % interval")
         print("(* excludes 0; over test images, not over training seeds)\n")
-        print(comparison.format_comparison(results["difference"]))
+        print(evaluation.format_comparison(results["difference"]))
     if FLAGS.output:
         write_json(pathlib.Path(FLAGS.output), {**results, **provenance.gather()})
 

@@ -14,10 +14,10 @@ import pathlib
 
 import numpy as np
 from absl import flags
-from reproduction import classifiers, cli, evaluation, image_files
+from reproduction import classifiers, cli, image_files
 from reproduction.run_folder import RunFolder
 
-from lade_tf import label_shift
+from lade_tf import evaluation, label_shift
 from lade_tf.label_shift.carried_prior import find_contradiction
 from lade_tf.models.export import TRAINING_PRIOR_ASSET
 

@@ -22,10 +22,10 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 from paper import suites
-from reproduction import cli, comparison, evaluation, recipes
-from reproduction.files import replacing
+from reproduction import cli, comparison, recipes
 
-from lade_tf import metrics, plots, priors
+from lade_tf import evaluation, metrics, plots, priors
+from lade_tf.files import replacing
 
 FLAGS = flags.FLAGS
 PNG_DPI = 150
@@ -130,7 +130,7 @@ def uniform_panels(figure_name, members):
         key = (method.loss, method.estimator, tuple(np.round(target, 9)))
         if key not in drawn:
             drawn.add(key)
-            yield method.label, chosen[0], saved.told(target)
+            yield method.label, chosen[0], saved.adapted_to(target)
 
 
 def draw_average_probability(members):
@@ -189,9 +189,9 @@ def draw_reliability(members):
 
 def draw_accuracy_curves(members):
     """Tables 6 and 9 as curves: a line for each method."""
-    per_class = min(evaluation.per_class(run.predictions) for run in members)
+    per_class = min(run.predictions.per_class for run in members)
     ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
-    names = evaluation.feasible(evaluation.PROTOCOL, per_class)
+    names = evaluation.feasible(evaluation.SHIFTS, per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
         print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
     found = {method: repeats(members, method) for method in METHODS}
@@ -221,7 +221,7 @@ def accuracy_curve(saved, method, names):
     for name in names:
         test = evaluation.prior_for(saved, name)
         told = method.target_prior(saved, test)
-        predictions = saved.told(told).predicted
+        predictions = saved.adapted_to(told).predicted
         weights = evaluation.class_weights(saved.labels, test)
         accuracies.append(metrics.accuracy(predictions, saved.labels, weights))
     return accuracies

@@ -25,7 +25,7 @@ import pathlib
 
 import numpy as np
 from absl import flags
-from reproduction import cli, evaluation, prepared, recipes, tfds_images
+from reproduction import cli, prepared, recipes, tfds_images
 
 import lade_tf
 from lade_tf.data.files import duplicates, exif, image_decoding, image_lists, records
@@ -139,7 +139,7 @@ def check_files(dataset, data_dir):
     problems = image_lists.find_problems(splits, len(class_names), allow)
     try:
         tested = splits.get("test", splits.get("val"))
-        evaluation.check_tested(dataset, class_names, tested.labels)
+        cli.check_tested(dataset, class_names, tested.labels)
     except ValueError as error:
         problems.append(str(error))
     decode = wants_decoding(dataset, splits)

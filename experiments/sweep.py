@@ -31,8 +31,9 @@ import sys
 from absl import flags
 from paper import suites
 from reproduction import cli, methods, predictions, recipes
-from reproduction.files import hash_of, read_json, replacing, write_json
 from reproduction.run_folder import RunFolder
+
+from lade_tf.files import hash_of, read_json, replacing, write_json
 
 FLAGS = flags.FLAGS
 EXPERIMENTS = pathlib.Path(__file__).parent

@@ -22,7 +22,8 @@ from absl import flags
 from paper import table_formats
 from paper.tables import OTHER_RATIO, RESULTS, TABLES, Results, build_all
 from reproduction import cli
-from reproduction.files import replacing
+
+from lade_tf.files import replacing
 
 FLAGS = flags.FLAGS
 

@@ -19,22 +19,22 @@ from reproduction import (
     checkpoints,
     cli,
     device_loop,
-    evaluation,
     prepared,
     provenance,
     strategies,
     train_flags,
     training,
 )
-from reproduction.files import replacing, write_json
 from reproduction.run_folder import METRICS, RunFolder
 
 import lade_tf
-from lade_tf import priors
+from lade_tf import evaluation, priors
 from lade_tf.data.files import image_decoding, records
 from lade_tf.data.sets import folder
+from lade_tf.files import replacing, write_json
 
 FLAGS = flags.FLAGS
+REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 
 
 def tell_duplicates(config):
@@ -99,8 +99,8 @@ def summarise(saved):
     return {
         "metrics": evaluation.evaluate(saved, uniform, uniform),
         "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
-        "metrics_shifted": evaluation.evaluate_priors(
-            saved, evaluation.feasible(evaluation.SHIFTS, evaluation.per_class(saved))
+        "metrics_shifted": evaluation.evaluate_shifts(
+            saved, evaluation.feasible(REPORTED_SHIFTS, saved.per_class)
         ),
     }
 

@@ -19,7 +19,19 @@ if _backend != "tensorflow":
     )
 
 # ruff: noqa: E402
-from lade_tf import data, label_shift, layers, losses, metrics, models, ops, optimizers, priors
+from lade_tf import (
+    backbones,
+    data,
+    evaluation,
+    label_shift,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+    priors,
+)
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models import AdaptedModel, LADEModel, adapt
 
@@ -30,7 +42,9 @@ __all__ = [
     "LADEModel",
     "PriorAdaptLayer",
     "adapt",
+    "backbones",
     "data",
+    "evaluation",
     "label_shift",
     "layers",
     "losses",

@@ -13,11 +13,11 @@ import time
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from reproduction import cli, evaluation, provenance
-from reproduction.saved_logits import SavedLogits
+from reproduction import cli, provenance
 
 from benchmarks.turns import ratio, take_turns
-from lade_tf import priors
+from lade_tf import evaluation, priors
+from lade_tf.evaluation import SavedLogits
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 3, "Rounds of each size.", lower_bound=1)
@@ -41,7 +41,7 @@ def make_saved(per_class, num_classes, max_count):
 
 def softmax_argmax(logits):
     """The eleven passes to compare with."""
-    for _ in evaluation.PROTOCOL:
+    for _ in evaluation.SHIFTS:
         tf.argmax(tf.nn.softmax(logits), axis=1).numpy()
 
 
@@ -49,7 +49,7 @@ def measure(saved, rounds):
     """Returns the medians over rounds in which the two take turns."""
     logits = tf.constant(saved.logits)
     work = {
-        "evaluation": lambda: evaluation.evaluate_priors(saved, evaluation.PROTOCOL),
+        "evaluation": lambda: evaluation.evaluate_shifts(saved, evaluation.SHIFTS),
         "softmax + argmax": lambda: softmax_argmax(logits),
     }
     seconds = take_turns(work, rounds, warm_up=0)

@@ -14,11 +14,11 @@ import time
 import tensorflow as tf
 from absl import flags
 from reproduction import cli, methods, provenance, recipes, training
-from reproduction.files import write_json
 from reproduction.run_folder import RunFolder
 
 from benchmarks.cifar_sized import make_data
 from benchmarks.turns import ratio, take_turns
+from lade_tf.files import write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)

@@ -6,7 +6,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from reproduction.files import read_json
+from lade_tf.files import read_json
 
 SIZES = {"256x100": 0.5, "128x365": 0.5, "256x1000": 0.25, "256x8142": 0.15}
 

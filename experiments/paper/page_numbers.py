@@ -11,8 +11,8 @@ import pathlib
 import re
 
 from reproduction import methods, recipes
-from reproduction.files import read_json
 
+from lade_tf.files import read_json
 from paper import benchmark_table, table_formats, tables
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,13 +8,13 @@ import pathlib
 
 import numpy as np
 import scipy.stats
-from reproduction import comparison, evaluation, recipes
+from reproduction import comparison, recipes
 from reproduction.comparison import subsets, training_seeds
-from reproduction.files import read_json
 from reproduction.methods import POLICIES
 
-from lade_tf import priors
+from lade_tf import evaluation, priors
 from lade_tf.data.sets import imagenet, inaturalist, places
+from lade_tf.files import read_json
 from paper.table_formats import Comparison, Exact, Figure, Row, Table
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,8 +73,8 @@ COLUMNS = {
     "3": PLACES.with_each("metric", GROUPS),
     "4": IMAGENET.with_each("metric", GROUPS),
     "5": [INATURALIST],
-    "6": IMAGENET.with_each("prior", evaluation.PROTOCOL),
-    "9": CIFAR.with_each("prior", evaluation.PROTOCOL),
+    "6": IMAGENET.with_each("prior", evaluation.SHIFTS),
+    "9": CIFAR.with_each("prior", evaluation.SHIFTS),
     "10": CIFAR.with_each("metric", CALIBRATION),
     "11": IMAGENET.with_each("metric", CALIBRATION),
 }
@@ -368,15 +368,15 @@ def _intervals(matched):
     gains = []
     for (methods, _), pair in matched.items():
         for run in pair:
-            comparison.check_same_images(saved, run.predictions)
+            evaluation.check_same_images(saved, run.predictions)
         right, other_right = (
-            comparison.correct(run.predictions, method.target_prior(run.predictions, uniform))
+            evaluation.correct(run.predictions, method.target_prior(run.predictions, uniform))
             for method, run in zip(methods, pair, strict=True)
         )
         gains.append(right.astype(np.float64) - other_right)
     weights = evaluation.class_weights(saved.labels, uniform)
     weights = np.repeat(weights[:, np.newaxis], len(gains), axis=1)
-    ends = comparison.paired_bootstrap(np.stack(gains, axis=1), weights)
+    ends = evaluation.paired_bootstrap(np.stack(gains, axis=1), weights)
     return (100 * np.transpose(ends)).tolist()
 
 

@@ -16,10 +16,11 @@ import lade_tf
 from lade_tf import backbones, layers, losses, models
 from lade_tf.data import class_probabilities
 from lade_tf.data.sets.folder import LARGEST_IN_MEMORY
+from lade_tf.evaluation import SavedLogits
 from lade_tf.models import decoupled
 from reproduction import pretrained
-from reproduction.saved_logits import TEST_BATCH_SIZE, SavedLogits
 
+TEST_BATCH_SIZE = 256
 BACKBONES = {
     "resnet32": backbones.resnet32,
     "resnet50": backbones.resnet50,
@@ -32,6 +33,11 @@ TWO_BRANCHES = {
     "resnet32": backbones.resnet32,
     "small_cnn": functools.partial(backbones.small_cnn, branches=2),
 }
+
+
+def run_over_test_set(model, data):
+    """Returns the `SavedLogits` of an `AdaptedModel` on the test set of a data set."""
+    return SavedLogits.of_model(model, data.test_batches(TEST_BATCH_SIZE), data.class_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Trainee:
 
     model: lade_tf.AdaptedModel
     loss: keras.losses.Loss | None = None
-    test_logits: Callable = SavedLogits.of_model
+    test_logits: Callable = run_over_test_set
     chosen: dict = dataclasses.field(default_factory=dict)
 
 

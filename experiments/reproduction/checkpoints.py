@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from absl import logging
 
-from reproduction.files import replacing
+from lade_tf.files import replacing
 
 LAST, PREVIOUS, BEST = "last.weights.h5", "previous.weights.h5", "best.weights.h5"
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json
 from lade_tf.models import export
-from reproduction.files import read_json
 from reproduction.run_folder import RunFolder, load_model
 
 BATCH_SIZE = 256
@@ -37,6 +38,18 @@ class Classifier:
         """Returns the raw logits [images, C] float32 of any number of images, NumPy."""
         batches = (images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE))
         return np.concatenate([self.raw_logits(tf.cast(b, tf.float32)).numpy() for b in batches])
+
+    def saved_logits(self, data):
+        """Returns the `SavedLogits` of the test set of a data set."""
+        if len(self.counts) != data.num_classes:
+            raise ValueError(
+                f"the model must have the {data.num_classes} classes of {data.name}; "
+                f"it has {len(self.counts)}"
+            )
+        batches = data.test_batches(BATCH_SIZE)
+        logits = np.concatenate([self.raw_logits(images).numpy() for images, _ in batches])
+        names = data.class_names
+        return SavedLogits(logits, data.test.labels, self.counts, self.source_prior, names)
 
     def probabilities(self, images):
         """Returns [images, C] float32 probabilities at the uniform prior."""

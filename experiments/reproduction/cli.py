@@ -5,6 +5,7 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
@@ -22,6 +23,30 @@ def check_new_file(path, flag="--output", overwrite=None):
         raise ValueError(f"{flag}={path} exists already: {way_out}")
     if not path.parent.is_dir():
         raise ValueError(f"{flag}={path} must lie in an existing folder")
+
+
+def check_tested(dataset, class_names, labels):
+    """Raises a ValueError unless every class has a test image: its accuracy would be unknown.
+
+    Args:
+        dataset: its name, for the message.
+        class_names: one name a class.
+        labels: [test images] integers.
+    """
+    untested = set(range(len(class_names))) - set(np.unique(labels).tolist())
+    if untested:
+        raise ValueError(
+            f"the test set of {dataset} must hold an image of every class; "
+            f"{len(untested)} have none, the first is {class_names[min(untested)]!r}"
+        )
+
+
+def check_run(path, more=""):
+    """Raises a ValueError with the right flag, and `more`, if `path`, of --run, is a SavedModel."""
+    if path and pathlib.Path(path, "saved_model.pb").exists():
+        raise ValueError(
+            f"--run={path} must be a run folder, it is a SavedModel: give --model={path}{more}"
+        )
 
 
 def _message(error):

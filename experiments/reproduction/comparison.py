@@ -9,11 +9,9 @@ import dataclasses
 import functools
 import pathlib
 
-import numpy as np
-
 from lade_tf import ops
-from reproduction import evaluation, methods, predictions
-from reproduction.files import read_json
+from lade_tf.files import read_json
+from reproduction import methods, predictions
 from reproduction.run_folder import RunFolder
 
 # On what runs in another precision than float32 are a part of, where not all are.
@@ -102,7 +100,7 @@ def load_run(path):
 def load_saved(path):
     """Returns the `SavedLogits` of a finished run, the `SavedPredictions` if these alone are kept.
 
-    For what can be told of both, by `evaluation.evaluate` and `compare`.
+    For what both can be adapted to, by `lade_tf.evaluation`.
     """
     if predictions.is_reduced(path):
         return predictions.load(path)
@@ -158,78 +156,3 @@ def say_precisions(groups):
     ]
     named = " and ".join(others)
     return marks, [f"{PRECISION_MARK} With runs in {named}; all others were trained in float32."]
-
-
-def correct(saved, target_prior):
-    """Returns [samples] booleans: whether what is saved is right when told `target_prior`."""
-    return saved.told(target_prior).predicted == saved.labels
-
-
-def check_same_images(saved, other):
-    """Raises a ValueError unless two runs were tested on the same images."""
-    if not np.array_equal(saved.labels, other.labels):
-        raise ValueError(
-            "two runs are compared on the same test images in the same order; their labels differ"
-        )
-
-
-def compare(saved, other, names, test_name=None, reading="notebook"):
-    """Compares what is saved of two runs told the same priors, tested on these or `test_name`.
-
-    Returns:
-        {name: {"difference", "low", "high"}}: accuracy of the first less that of the second, and
-        the ends of its 95 % interval (`paired_bootstrap`).
-    """
-    check_same_images(saved, other)
-    gains, weights = [], []
-    for name in names:
-        told, test = (
-            evaluation.prior_for(saved, text, reading) for text in (name, test_name or name)
-        )
-        gains.append(correct(saved, told).astype(np.float64) - correct(other, told))
-        weights.append(evaluation.class_weights(saved.labels, test))
-    ends = paired_bootstrap(np.stack(gains, axis=1), np.stack(weights, axis=1))
-    keys = ("difference", "low", "high")
-    return {
-        name: dict(zip(keys, map(float, values), strict=True))
-        for name, values in zip(names, np.transpose(ends), strict=True)
-    }
-
-
-def format_comparison(results):
-    """Returns {name: comparison} as lines of text, in points, * where the interval excludes 0."""
-    lines = []
-    for name, values in results.items():
-        difference, low, high = (100 * values[key] for key in ("difference", "low", "high"))
-        mark = "*" if low > 0 or high < 0 else ""
-        lines.append(f"{name:12} {difference:+6.2f}{mark:1}  {low:+.2f} to {high:+.2f}")
-    return "\n".join(lines)
-
-
-def paired_bootstrap(gains, weights, resamples=2000, seed=0):
-    """Returns the mean gain of one classifier over another on the same images, and its interval.
-
-    Every resample draws as many images as there are, with replacement over the whole test set, and
-    serves both classifiers, so images that are hard for both cancel out. The interval covers the
-    choice of test images, not the training seed or the draw of the training subset.
-
-    Args:
-        gains: [samples] or [samples, tests]: 1 where only the first is right, −1 where only the
-            second is, else 0.
-        weights: as `gains`, weights of the images under the test prior.
-        resamples: how many resamples.
-        seed: of the resamples.
-
-    Returns:
-        (difference, low, high), floats or [tests]: the accuracy of the first less that of the
-        second, and the ends of its 95 % percentile interval.
-    """
-    rng = np.random.default_rng(seed)
-    weighted = weights * gains
-    shares = np.full(len(gains), 1 / len(gains))
-    differences = []
-    for _ in range(resamples):
-        occurrences = rng.multinomial(len(gains), shares)
-        differences.append((occurrences @ weighted) / (occurrences @ weights))
-    low, high = np.percentile(differences, [2.5, 97.5], axis=0)
-    return weighted.sum(axis=0) / weights.sum(axis=0), low, high

@@ -10,8 +10,8 @@ import tensorflow as tf
 import lade_tf
 from lade_tf.data.files import exif, image_decoding
 from lade_tf.data.sets import folder, small_images
+from lade_tf.files import read_json
 from reproduction import recipes
-from reproduction.files import read_json
 
 BATCH_SIZE = 256
 DIGITS = "digits_lt"  # The one set whose white isn't 255.

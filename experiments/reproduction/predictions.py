@@ -34,12 +34,11 @@ import pathlib
 
 import numpy as np
 
-from lade_tf import metrics, priors
+from lade_tf import evaluation, metrics, priors
 from lade_tf.array_checks import check_class_counts, check_class_indices
+from lade_tf.files import replacing
 from lade_tf.metrics import calibration
 from lade_tf.metrics.moments import class_logit_moments
-from reproduction import evaluation
-from reproduction.files import replacing
 from reproduction.run_folder import RunFolder
 
 FILE, LOGITS = "predictions.npz", "test_logits.npz"
@@ -75,14 +74,14 @@ class SavedPredictions:
     @classmethod
     def of(cls, saved):
         """Reduces `SavedLogits`."""
-        protocol = evaluation.feasible(evaluation.PROTOCOL, evaluation.per_class(saved))
+        protocol = evaluation.feasible(evaluation.SHIFTS, saved.per_class)
         told = {name: evaluation.prior_for(saved, name) for name in (UNIFORM, *protocol)}
         uniform, scored = told[UNIFORM], 1
         if not _same(uniform, saved.source_prior):
             told, scored = {SOURCE: saved.source_prior, **told}, 2
         predicted, scores = [], []
         for prior in told.values():
-            outcome = saved.told(prior)
+            outcome = saved.adapted_to(prior)
             predicted.append(outcome.predicted)
             if len(scores) < scored:
                 scores.append(_scores(outcome, uniform))
@@ -151,8 +150,13 @@ class SavedPredictions:
             if not np.all((values >= 0) & (values <= 1)):
                 raise ValueError(f"{name} must lie in [0, 1]")
 
-    def told(self, target_prior):
-        """Returns the `Outcome` of the model told a prior, [C], one of `told_priors`."""
+    @property
+    def per_class(self):
+        """How many test images the rarest class has."""
+        return int(np.bincount(self.labels, minlength=len(self.counts)).min())
+
+    def adapted_to(self, target_prior):
+        """Returns the `KeptOutcome` of the model told a prior, [C], one of `told_priors`."""
         same = [_same(prior, target_prior) for prior in self.told_priors]
         if not any(same):
             where = self.path.with_name(LOGITS) if self.path else LOGITS
@@ -160,14 +164,14 @@ class SavedPredictions:
                 f"the target prior must be one of {', '.join(self.told_names)}, of which the "
                 f"predictions are kept; another needs {where}, which isn't there"
             )
-        return Outcome(self, same.index(True))
+        return KeptOutcome(self, same.index(True))
 
 
 _KEYS = tuple(field.name for field in dataclasses.fields(SavedPredictions) if field.name != "path")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class KeptOutcome:
     """What `SavedPredictions` hold of a model that is told a prior; as `evaluation.Outcome`.
 
     Attributes:
@@ -281,9 +285,8 @@ def reduce(folder, copy, keep_logits=False):
     saved = RunFolder(folder).test_logits()
     predictions = SavedPredictions.of(saved)
     if keep_logits:
-        with np.errstate(over="ignore"):
-            half = dataclasses.replace(saved, logits=saved.logits.astype(np.float16))
-        if not np.isfinite(half.logits).all():
-            raise ValueError(f"{folder / LOGITS} must hold logits within 65504, float16's largest")
-        half.save(copy / LOGITS)
+        try:
+            saved.save(copy / LOGITS, dtype=np.float16)
+        except ValueError as error:
+            raise ValueError(f"{folder / LOGITS}: {error}") from error
     predictions.save(copy / FILE)

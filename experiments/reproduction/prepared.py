@@ -1,7 +1,7 @@
 """What prepare.py leaves in a data set's folder for train.py."""
 
 from lade_tf.data.files import duplicates
-from reproduction.files import read_json, write_json
+from lade_tf.files import read_json, write_json
 
 DUPLICATES = "duplicates.json"
 SHOWN = 10

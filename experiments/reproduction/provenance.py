@@ -12,7 +12,7 @@ from importlib import metadata
 
 import tensorflow as tf
 
-from reproduction.files import write_json
+from lade_tf.files import write_json
 
 # Environment variables that change the last bits of what is measured, or its speed.
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")

@@ -27,10 +27,10 @@ import shutil
 import keras
 
 import lade_tf
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import TEMPORARY, hash_of, read_json, replacing, write_json
 from lade_tf.models import export
 from reproduction import recipes
-from reproduction.files import TEMPORARY, hash_of, read_json, replacing, write_json
-from reproduction.saved_logits import SavedLogits
 
 RUN_FILES = {
     "config.json",

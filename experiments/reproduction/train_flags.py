@@ -5,8 +5,8 @@ import pathlib
 from absl import flags
 
 import lade_tf
-from reproduction import builders, evaluation, methods, recipes, strategies
-from reproduction.files import read_json
+from lade_tf.files import read_json
+from reproduction import builders, cli, methods, recipes, strategies
 from reproduction.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
@@ -101,7 +101,7 @@ def load_data(config):
         config.get("image_size"),
         **{name: config.get(name, default) for name, default in recipes.OWN_IMAGES.items()},
     )
-    evaluation.check_tested(config["dataset"], data.class_names, data.test.labels)
+    cli.check_tested(config["dataset"], data.class_names, data.test.labels)
     if methods.num_epochs(config):
         check_batch_size(config["batch_size"], len(data.train.labels))
     return data

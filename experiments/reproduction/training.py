@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from lade_tf import layers, optimizers
 from lade_tf.checks import check_integer
+from lade_tf.files import read_json
 from reproduction import builders, checkpoints, device_loop, strategies
 from reproduction.callbacks import Checkpoint, StopOnNaN, StopOnSignal
-from reproduction.files import read_json
 from reproduction.methods import METHODS, POLICIES, num_epochs
 from reproduction.run_folder import RunFolder
 

@@ -27,8 +27,9 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from reproduction import checkpoints, cli, device_loop, methods, provenance, train_flags, training
-from reproduction.files import read_json, write_json
 from reproduction.run_folder import RunFolder
+
+from lade_tf.files import read_json, write_json
 
 FLAGS = flags.FLAGS
 

@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 from absl import flags
-from reproduction import cli, comparison, evaluation, provenance
+from reproduction import cli, comparison, provenance
 
-from lade_tf import label_shift
+from lade_tf import evaluation, label_shift
 from studies.halves import split
 
 FLAGS = flags.FLAGS
@@ -28,7 +28,7 @@ def scores(saved, half, temperature, targets):
     scaled = dataclasses.replace(
         saved, logits=saved.logits[half] / np.float32(temperature), labels=saved.labels[half]
     )
-    measured = evaluation.evaluate_priors(scaled, targets)
+    measured = evaluation.evaluate_shifts(scaled, targets)
     return [[measured[target][metric] for metric in METRICS] for target in targets]
 
 

@@ -17,9 +17,9 @@ import time
 
 import numpy as np
 from absl import flags
-from reproduction import cli, comparison, evaluation, provenance
+from reproduction import cli, comparison, provenance
 
-from lade_tf import label_shift, metrics, priors
+from lade_tf import evaluation, label_shift, metrics, priors
 from studies.halves import split
 
 FLAGS = flags.FLAGS
@@ -38,7 +38,7 @@ EXACT = "EM, exact posteriors"
 def told_priors(saved, source, half, true_prior, seed):
     """Returns {what the model is told: prior}: known, every estimator's, none."""
     uniform = priors.uniform_prior(len(saved.counts))
-    probabilities = evaluation.adapt(saved.logits, saved.source_prior, uniform)
+    probabilities = evaluation.adapted_probabilities(saved.logits, saved.source_prior, uniform)
     target_set = half[evaluation.draw(saved.labels[half], true_prior, seed)]
     labelled = probabilities[source], saved.labels[source]
     told = {"known": true_prior}
@@ -66,7 +66,7 @@ def em_on_exact_posteriors(source_probs, source_labels, probs, true_prior, size,
 
 def score(saved, images, told, true_prior):
     """Returns the L1 error of a told prior and the accuracy with it on some of the images."""
-    probabilities = evaluation.adapt(saved.logits[images], saved.source_prior, told)
+    probabilities = evaluation.adapted_probabilities(saved.logits[images], saved.source_prior, told)
     predictions = probabilities.argmax(axis=1)
     accuracy, _ = metrics.expected_accuracy(predictions, saved.labels[images], true_prior)
     return float(np.abs(told - true_prior).sum()), accuracy
@@ -83,7 +83,7 @@ def measure(saved, target, draws):
         for source, half in (halves, halves[::-1]):
             labels = saved.labels[half]
             per_class = int(np.bincount(labels).min())
-            true_prior = evaluation.resolve_prior(target, saved.counts, per_class)
+            true_prior = evaluation.named_prior(target, saved.counts, per_class)
             for name, told in told_priors(saved, source, half, true_prior, seed).items():
                 scores.setdefault(name, []).append(score(saved, half, told, true_prior))
     return {name: _mean_and_sd(values) for name, values in scores.items()}
@@ -91,8 +91,8 @@ def measure(saved, target, draws):
 
 def target_size(saved, target):
     """Returns how many images a target set holds."""
-    per_class = evaluation.per_class(saved) // 2
-    prior = evaluation.resolve_prior(target, saved.counts, per_class)
+    per_class = saved.per_class // 2
+    prior = evaluation.named_prior(target, saved.counts, per_class)
     return int(evaluation.drawn_counts(prior, per_class).sum())
 
 

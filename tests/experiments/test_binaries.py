@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from binaries import TINY, run
 from reproduction import provenance
-from reproduction.files import read_json, write_json
-from reproduction.saved_logits import SavedLogits
 
 import lade_tf
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json, write_json
 
 RUN_FILES = {
     "config.json",

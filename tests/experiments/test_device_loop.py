@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from binaries import TINY, run
 from reproduction import checkpoints, device_loop, methods, training
-from reproduction.files import read_json, write_json
 from reproduction.run_folder import RunFolder
 from studies import export_program
 
 import lade_tf
 from lade_tf import losses
 from lade_tf.data import ImageData, Split
+from lade_tf.files import read_json, write_json
 from lade_tf.optimizers import SGD, WarmupStepDecay
 
 COUNTS = [40, 15, 6]

@@ -1,5 +1,6 @@
 """estimate_prior.py and AdaptedModel.adapt_to, on the digits and a run of them."""
 
+import dataclasses
 import json
 
 import keras
@@ -8,7 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from binaries import run
-from reproduction import classifiers, image_files
+from reproduction import classifiers, image_files, provenance
 
 import lade_tf
 from lade_tf import label_shift, priors
@@ -229,3 +230,8 @@ def test_bad_labels_are_refused(tmp_path):
         image_files.read_labelled_images(tmp_path / "short.npz", *arguments)
     with pytest.raises(ValueError, match="give either --run or --model"):
         classifiers.load()
+
+
+def test_what_stands_beside_an_estimate_is_known_in_a_prior_file():
+    fields = {field.name for field in dataclasses.fields(label_shift.PriorEstimate)}
+    assert fields | set(provenance.gather()) <= priors.FILE_KEYS

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from binaries import run
 from reproduction import recipes
-from reproduction.files import read_json, write_json
-from reproduction.saved_logits import SavedLogits
+
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json, write_json
 
 COUNTS = np.array([200, 143, 102, 73, 52, 37, 27, 19, 14, 10])
 PER_CLASS = 50

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from binaries import run
-from reproduction import builders, checkpoints, evaluation, methods, recipes, training
-from reproduction.files import read_json, write_json
+from reproduction import builders, checkpoints, methods, recipes, training
 from reproduction.run_folder import RunFolder
-from reproduction.saved_logits import SavedLogits
 
 import lade_tf
+from lade_tf import evaluation
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json, write_json
 
 SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.second_stage}
 UNTRAINED = {name for name, method in methods.METHODS.items() if not method.is_trained}
@@ -105,7 +106,7 @@ def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished
     model = keras.saving.load_model(finished / "best.keras")
     images = data.test.images[:50].astype(np.float32)
     prior = np.linspace(1, 2, 10) / np.linspace(1, 2, 10).sum()
-    expected = evaluation.adapt(saved.logits[:50], saved.source_prior, prior)
+    expected = evaluation.adapted_probabilities(saved.logits[:50], saved.source_prior, prior)
     model.set_target_prior(prior)
     loaded = tf.nn.softmax(model.predict(images, verbose=0)).numpy()
     if loss != "tau_norm":  # whose test logits have each half's own τ

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import report
 from paper import suites
-from reproduction import comparison, evaluation, predictions
-from reproduction.files import read_json, write_json
+from reproduction import comparison, predictions
 from reproduction.predictions import SavedPredictions
-from reproduction.saved_logits import SavedLogits
 
-from lade_tf import priors
+from lade_tf import evaluation, priors
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json, write_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -84,8 +84,10 @@ def test_predictions_are_those_of_an_oracle_in_their_own_order(tmp_path):
         np.testing.assert_array_equal(predicted, scores.argmax(axis=1))
     odds = np.exp(saved.logits.astype(np.float64) - np.log(TRAIN))
     posterior = odds / odds.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(kept.told(UNIFORM).mean_probability, posterior.mean(axis=0))
-    np.testing.assert_allclose(kept.told(UNIFORM).confidence, posterior.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(kept.adapted_to(UNIFORM).mean_probability, posterior.mean(axis=0))
+    np.testing.assert_allclose(
+        kept.adapted_to(UNIFORM).confidence, posterior.max(axis=1), rtol=1e-6
+    )
     truth = posterior[np.arange(240), saved.labels]
     np.testing.assert_allclose(kept.likelihood[1], truth, rtol=1e-5)
     own = [saved.logits[saved.labels == c, c].astype(np.float64) for c in range(4)]
@@ -97,7 +99,7 @@ def test_predictions_are_those_of_an_oracle_in_their_own_order(tmp_path):
 def test_of_free_logits_one_row_stands_for_their_own_prior(tmp_path):
     kept = predictions.load(reduced(tmp_path, make_saved(UNIFORM)))
     assert kept.told_names[0] == "uniform" and "source" not in kept.told_names
-    assert len(kept.confidence) == 1 and kept.told(kept.source_prior).index == 0
+    assert len(kept.confidence) == 1 and kept.adapted_to(kept.source_prior).index == 0
 
 
 def test_paired_comparisons_need_no_logits(tmp_path):
@@ -105,8 +107,8 @@ def test_paired_comparisons_need_no_logits(tmp_path):
     other = dataclasses.replace(other, labels=one.labels)
     kept = [SavedPredictions.of(saved) for saved in (one, other)]
     names = ["forward:10", "uniform", "backward:50"]
-    assert comparison.compare(*kept, names) == comparison.compare(one, other, names)
-    assert comparison.compare(kept[0], other, names) == comparison.compare(one, other, names)
+    assert evaluation.compare(*kept, names) == evaluation.compare(one, other, names)
+    assert evaluation.compare(kept[0], other, names) == evaluation.compare(one, other, names)
 
 
 def test_what_needs_the_logits_names_their_file(tmp_path):
@@ -117,13 +119,13 @@ def test_what_needs_the_logits_names_their_file(tmp_path):
         with pytest.raises(ValueError, match=f"one of source, uniform, forward:50.*{path}.*isn't"):
             evaluation.evaluate(kept, prior, UNIFORM)
     with pytest.raises(ValueError, match=f"{path}, which isn't there"):
-        evaluation.evaluate_priors(kept, ["forward:50"], reading="paper")
+        evaluation.evaluate_shifts(kept, ["forward:50"], reading="paper")
     with pytest.raises(ValueError, match=f"{path} isn't there"):
         comparison.load_run(folder).saved  # noqa: B018  what studies.temperature and others ask for
     with pytest.raises(ValueError, match=f"{path} isn't there"):
         report.write_report([folder], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-    table = evaluation.format_table(evaluation.evaluate_priors(kept, ["uniform", "forward:50"]))
+    table = evaluation.format_table(evaluation.evaluate_shifts(kept, ["uniform", "forward:50"]))
     uniform, forward = table.splitlines()[1:]
     assert " - " not in uniform and forward.count(" - ") + forward.endswith(" -") == 4
 
@@ -152,7 +154,7 @@ def test_what_cannot_be_reduced_leaves_nothing(tmp_path):
     write_json(tmp_path / "damaged" / "result.json", {"config": {}})
     copy = tmp_path / "copy"
     copy.mkdir()
-    with pytest.raises(ValueError, match="isn't a test_logits.npz of a run"):
+    with pytest.raises(ValueError, match="doesn't hold saved logits: it isn't an .npz"):
         predictions.reduce(tmp_path / "damaged", copy)
     assert not [*copy.iterdir(), *(tmp_path / "large" / "copy").iterdir()]
 
@@ -209,7 +211,7 @@ def test_committed_predictions_are_those_that_the_result_was_measured_from(folde
         "metrics": evaluation.evaluate(kept, UNIFORM_100, UNIFORM_100),
         "metrics_unadapted": evaluation.evaluate(kept, kept.source_prior, UNIFORM_100),
     }
-    shifted = evaluation.evaluate_priors(kept, list(result["metrics_shifted"]))
+    shifted = evaluation.evaluate_shifts(kept, list(result["metrics_shifted"]))
     pairs = [(measured[name], result[name]) for name in measured]
     pairs += [(shifted[name], values) for name, values in result["metrics_shifted"].items()]
     for found, expected in pairs:
@@ -230,7 +232,7 @@ def test_committed_logits_are_in_float16_of_the_runs_that_keep_them():
             assert file["logits"].dtype == np.float16
         run = comparison.load_run(folder)
         for prior in (UNIFORM_100, evaluation.prior_for(run.saved, "backward:50")):
-            outcomes = run.saved.told(prior), run.predictions.told(prior)
+            outcomes = run.saved.adapted_to(prior), run.predictions.adapted_to(prior)
             same = np.mean(outcomes[0].predicted == outcomes[1].predicted)
             assert same > 0.995, folder.name
 

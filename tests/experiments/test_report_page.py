@@ -13,11 +13,11 @@ import binaries
 import numpy as np
 import pytest
 import report
-from reproduction import comparison, evaluation
-from reproduction.files import write_json
-from reproduction.saved_logits import SavedLogits
+from reproduction import comparison
 
-from lade_tf import priors
+from lade_tf import evaluation, priors
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import write_json
 from lade_tf.metrics.accuracy import shot_groups
 
 METRICS = ("accuracy", "many", "medium", "few", "ece", "classwise_ece", "brier", "nll")
@@ -81,7 +81,7 @@ def test_the_page_holds_the_exact_logits_and_priors(small):
     ratios += ("forward 2", "forward 5", "forward 10", "forward 25")
     assert [stop["name"] for stop in data["stops"]] == list(ratios)
     np.testing.assert_array_equal(
-        data["stops"][0]["prior"], evaluation.resolve_prior("backward:25", FEW_COUNTS, 30)
+        data["stops"][0]["prior"], evaluation.named_prior("backward:25", FEW_COUNTS, 30)
     )
 
 
@@ -264,14 +264,14 @@ def test_every_stop_of_the_control_shows_the_numbers_of_evaluate(small, browser,
     for stop in embedded(page)["stops"]:
         shown = browser.metrics()
         assert shown["stop"] == stop["name"]
-        prior = evaluation.resolve_prior(stop["name"].replace(" ", ":"), FEW_COUNTS, 30)
+        prior = evaluation.named_prior(stop["name"].replace(" ", ":"), FEW_COUNTS, 30)
         check_numbers(shown, paths, prior)
         browser.press("ArrowRight")
     assert browser.screenshot(tmp_path / "after.png") != before
     browser.click("told")
     shown = browser.metrics()
     assert shown["stop"] == "forward 25" and not shown["told"]
-    check_numbers(shown, paths, evaluation.resolve_prior("forward:25", FEW_COUNTS, 30))
+    check_numbers(shown, paths, evaluation.named_prior("forward:25", FEW_COUNTS, 30))
     cell = browser.evaluate("document.querySelector('#metrics tbody td').textContent")
     assert cell == f"{100 * shown['runs'][0]['accuracy']:.2f}"
     assert cell in browser.evaluate("document.getElementById('status').textContent")
@@ -338,4 +338,4 @@ def test_a_hundred_classes(browser, tmp_path):
         browser.press(key)
         shown = browser.metrics()
         assert shown["stop"] == name.replace(":", " ")
-        check_numbers(shown, [folder], evaluation.resolve_prior(name, MANY_COUNTS, 50))
+        check_numbers(shown, [folder], evaluation.named_prior(name, MANY_COUNTS, 50))

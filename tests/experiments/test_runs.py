@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from reproduction import recipes, run_folder
-from reproduction.files import read_json, write_json
 from reproduction.run_folder import METRICS, RunFolder, load_model
-from reproduction.saved_logits import SavedLogits
 
 import lade_tf
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import read_json, write_json
 
 CONFIG = {"seed": 0, **recipes.resolve("digits_lt", "lade", {})}
 

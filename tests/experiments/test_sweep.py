@@ -12,10 +12,12 @@ import pytest
 import sweep
 from binaries import run, start
 from paper import suites, tables
-from reproduction import comparison, evaluation, methods, predictions, recipes
-from reproduction.files import hash_of, read_json, write_json
+from reproduction import comparison, methods, predictions, recipes
 from reproduction.run_folder import RunFolder
-from reproduction.saved_logits import SavedLogits
+
+from lade_tf import evaluation
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import hash_of, read_json, write_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOGITS = "test_logits.npz"
@@ -157,7 +159,7 @@ def test_a_run_whose_logits_are_damaged_is_named_and_does_not_stop_the_others(
     planned[1].folder.file("test_logits.npz").write_text("cut short")
     failed = carry_out(planned, tmp_path / "results")
     assert list(failed) == [planned[1].name] and len(trained[0]) == 3
-    assert "isn't a test_logits.npz of a run" in failed[planned[1].name]
+    assert "doesn't hold saved logits: it isn't an .npz" in failed[planned[1].name]
     assert not (planned[1].copy / "result.json").exists()  # so it isn't taken for a result
     write_logits(planned[1].folder.path)
     assert carry_out(planned, tmp_path / "results") == {}
@@ -449,7 +451,7 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
         whole = read_json(folder / "result.json")
         assert {**result, "hashes": None} == {**whole, "hashes": None}
         kept = predictions.load(copy)
-        assert evaluation.evaluate_priors(kept, ["uniform"])["uniform"] == pytest.approx(
+        assert evaluation.evaluate_shifts(kept, ["uniform"])["uniform"] == pytest.approx(
             result["metrics"], rel=1e-6
         )
         assert not (copy / "test_logits.npz").exists()

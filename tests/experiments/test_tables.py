@@ -14,8 +14,9 @@ from oracles import resampled_interval
 from paper import table_formats, tables
 from paper.table_formats import Comparison, Figure, Row, Table
 from reproduction import comparison, recipes
-from reproduction.files import write_json
-from reproduction.saved_logits import SavedLogits
+
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import write_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "third_party/published"

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from binaries import run
-from reproduction.files import write_json
-from reproduction.saved_logits import SavedLogits
 from studies import unknown_prior
 
 from lade_tf import priors
+from lade_tf.evaluation import SavedLogits
+from lade_tf.files import write_json
 
 
 def make_run(folder, per_class=200, num_classes=4, separation=3.0):
@@ -53,7 +53,9 @@ def test_halves_hold_half_of_every_class_and_share_nothing():
 def test_exact_posteriors_are_limited_by_the_size_alone(tmp_path):
     saved = make_run(tmp_path / "exact", per_class=500)
     uniform = priors.uniform_prior(4)
-    probabilities = unknown_prior.evaluation.adapt(saved.logits, saved.source_prior, uniform)
+    probabilities = unknown_prior.evaluation.adapted_probabilities(
+        saved.logits, saved.source_prior, uniform
+    )
     target = np.array([0.6, 0.25, 0.1, 0.05])
     arguments = probabilities, saved.labels, probabilities, target
     errors = [

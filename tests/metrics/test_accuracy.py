@@ -184,3 +184,23 @@ def test_bad_input_is_refused(call, message):
 
 def test_weights_may_say_which_samples_count():
     assert metrics.accuracy([0, 1, 1], [0, 0, 1], np.array([True, True, False])) == 0.5
+
+
+def test_the_standard_error_is_that_of_fresh_test_sets():
+    prior = np.array([0.7, 0.2, 0.1])
+    rng = np.random.default_rng(0)
+    right = np.array([0.9, 0.5, 0.2])
+    labels = np.repeat(np.arange(3), 50)
+    results = []
+    for _ in range(2000):
+        predictions = np.where(rng.random(150) < right[labels], labels, (labels + 1) % 3)
+        results.append(metrics.expected_accuracy(predictions, labels, prior))
+    accuracies, errors = np.array(results).T
+    assert accuracies.mean() == pytest.approx(prior @ right, abs=0.005)
+    assert errors.mean() == pytest.approx(accuracies.std(), rel=0.05)
+
+
+def test_an_expectation_over_untested_classes_is_refused():
+    with pytest.raises(ValueError, match="every class of positive prior; class 1 has no sample"):
+        metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.2, 0.3])
+    assert metrics.expected_accuracy([0, 2], [0, 2], [0.5, 0.0, 0.5])[0] == 1

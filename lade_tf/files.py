@@ -45,3 +45,29 @@ def hash_of(path):
     """Returns the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Keeps other processes from training into a folder, which is made if there is none.
+
+    Raises:
+        ValueError: another process is inside.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            import fcntl  # late: Windows has none, and can't open a folder either
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process is training in {folder}: wait for it or end it, or give another "
+                "folder"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield

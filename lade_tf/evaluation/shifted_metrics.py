@@ -1,0 +1,117 @@
+"""Metrics of a classifier under any label distribution, and a table of them.
+
+What is measured is `SavedLogits`, or anything else with `labels`, `counts`, `source_prior`,
+`class_names`, `per_class` and `adapted_to`.
+"""
+
+import numpy as np
+
+from lade_tf import metrics, priors
+from lade_tf.evaluation.shifts import SHIFTS, draw, feasible, named_prior
+
+HEADINGS = {"accuracy_se": "± se", "accuracy_drawn": "drawn"}
+
+
+def prior_for(saved, name, reading="notebook"):
+    """Returns the label distribution, [classes], that a name stands for on a test set.
+
+    Args:
+        saved: `SavedLogits`.
+        name, reading: as of `named_prior`.
+
+    Raises:
+        ValueError: as `named_prior`.
+    """
+    names = None if saved.class_names is None else [str(each) for each in saved.class_names]
+    return named_prior(name, saved.counts, saved.per_class, reading, names)
+
+
+def evaluate(saved, target_prior, test_prior, draw_seed=None):
+    """Measures a classifier that is adapted to one label distribution and tested under another.
+
+    The test set weighted by `test_prior` gives the exact expectation of accuracy, Brier score and
+    negative log-likelihood over all test sets of that distribution. Calibration errors are those
+    of the weighted set, which are lower than a drawn set's by its noise.
+
+    Args:
+        saved: `SavedLogits`.
+        target_prior: [classes], what the classifier is adapted to.
+        test_prior: [classes], how the test labels are distributed.
+        draw_seed: of one drawn test set, or None for none.
+
+    Returns:
+        {"accuracy", "accuracy_se" (its standard error), "accuracy_drawn" (with a `draw_seed`, on
+        the drawn set), and what `lade_tf.metrics.classification_report` gives}: accuracies in
+        0..1, the negative log-likelihood in nats; None for what isn't known.
+
+    Raises:
+        ValueError: for a prior that isn't one, or a class of positive prior without a test sample.
+    """
+    test_prior = priors.check_prior(test_prior, len(saved.counts), name="test_prior")
+    outcome = saved.adapted_to(target_prior)
+    report, predictions = outcome.report(test_prior), outcome.predicted
+    accuracy, error = metrics.expected_accuracy(predictions, saved.labels, test_prior)
+    drawn = {}
+    if draw_seed is not None:
+        images = draw(saved.labels, test_prior, draw_seed)
+        drawn["accuracy_drawn"] = float(np.mean(predictions[images] == saved.labels[images]))
+    return {"accuracy": accuracy, "accuracy_se": error, **drawn, **{**report, "accuracy": accuracy}}
+
+
+def evaluate_shifts(saved, names=None, test_name=None, reading="notebook", draw_seed=None):
+    """Measures a classifier that is adapted to each of several label distributions.
+
+    >>> print(format_table(evaluate_shifts(saved)))
+
+    Args:
+        saved: `SavedLogits`.
+        names: what `named_prior` understands; None for those of `SHIFTS` that leave every class a
+            test image.
+        test_name: how the test labels are distributed; None for as each of `names`.
+        reading, draw_seed: as of `named_prior` and `evaluate`.
+
+    Returns:
+        {name: metrics as `evaluate` gives them}.
+
+    Raises:
+        ValueError: as `named_prior` and `evaluate`.
+    """
+    results = {}
+    for name in feasible(SHIFTS, saved.per_class) if names is None else names:
+        target, test = (prior_for(saved, text, reading) for text in (name, test_name or name))
+        results[name] = evaluate(saved, target, test, draw_seed)
+    return results
+
+
+def format_table(results, first_column="prior"):
+    """Returns results as an aligned table.
+
+    Args:
+        results: {name of the row: {metric: number or None}}, the same metrics in every row.
+        first_column: heading of the names.
+
+    Returns:
+        Lines of text; accuracies in percent, other metrics as they are.
+    """
+    percent = (*HEADINGS, "accuracy", "many", "medium", "few")
+    columns = list(next(iter(results.values())))
+    titles = [HEADINGS.get(name, name) for name in columns]
+    rows = [
+        [
+            first_column,
+            *(f"{t} %" if n in percent else t for n, t in zip(columns, titles, strict=True)),
+        ]
+    ]
+    for name, values in results.items():
+        cells = [_cell(values[column], column in percent) for column in columns]
+        rows.append([name, *cells])
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _cell(value, percent):
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if percent else f"{value:.4f}"
