@@ -223,6 +223,8 @@ def test_the_tolerance_of_a_sum_is_that_of_every_other_prior(total):
 def test_a_prior_of_other_rows_or_rank_than_the_batch_fails_in_the_graph(prior):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[3\] or \[batch, 3\]; got"):
         in_graph(prior, num_examples=3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[3\] or \[batch, 3\]; got"):
+        in_graph([[TARGET]], num_examples=1)  # of rank 3, though as many numbers as one prior
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])

@@ -152,6 +152,18 @@ def test_the_network_is_trained_in_training_mode_and_evaluated_in_inference():
     np.testing.assert_array_equal(mean.numpy(), moved)
 
 
+def test_the_loss_that_is_shown_is_the_mean_over_the_examples():
+    model = lade_tf.adapt(carrying(PRIOR), COUNTS)
+    model.compile(keras.optimizers.SGD(0.0), CROSS_ENTROPY)
+    inputs, labels = gaussians(5)
+    labels[4] = 1 - labels[4]  # the batch of one has another loss than that of four
+    expected = CROSS_ENTROPY(labels, model.network(inputs))
+    shown = model.evaluate(inputs, labels, batch_size=4, verbose=0)
+    assert shown == pytest.approx(float(expected), rel=1e-5)
+    history = model.fit(inputs, labels, batch_size=4, shuffle=False, verbose=0).history
+    assert history["loss"][0] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_adapt_to_draws_no_bootstrap_unless_told():
     inputs, labels = gaussians(300)
     model = lade_tf.AdaptedModel(carrying([0.5, 0.5], 1.0), COUNTS)

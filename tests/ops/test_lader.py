@@ -178,6 +178,16 @@ def test_a_masked_logit_of_an_example_without_weight_has_no_influence():
     assert value.numpy() == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_masked_class_that_is_absent_has_no_influence():
+    logits, labels, counts = make_batch(8, 5, scale=5.0)
+    labels %= 4
+    expected = value_and_gradient(logits, labels, counts, 0.1, "paper")
+    logits[:, 4] = -np.inf  # its T is −inf too
+    value, gradient = value_and_gradient(logits, labels, counts, 0.1, "paper")
+    assert value == pytest.approx(expected[0], rel=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("estimator", ops.ESTIMATORS)
 def test_a_batch_without_weight_gives_zero_and_no_gradient(estimator):
     logits, labels, counts = make_batch(4, 5, scale=5.0)
