@@ -16,7 +16,8 @@ from lade_tf.data.files.file_reading import read_files
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import graph_function, prefetched
 
-AUGMENTATIONS = ("standard", "randaugment")
+# AutoAugment's policy and the size of Cutout's square are for images of 32 × 32.
+AUGMENTATIONS = tuple(name for name in policies.AUGMENTATIONS if name != "autoaugment_cutout")
 
 # 256 images of 224 × 224 are 154 MB.
 PREFETCHED_BATCHES = 2
@@ -146,7 +147,9 @@ class FileData(DataSet):
             seed: integer.
             initial_epoch: the epoch at which to start.
             sampler: one of `lade_tf.data.SAMPLERS`, see `ImageData.train_batches`.
-            augment: "standard", or "randaugment" to apply that too.
+            augment: "standard", or what to apply after it: "randaugment", "keras_cv_randaugment",
+                or a list of augmentation layers of Keras and keras-cv, see
+                `ImageData.train_batches`; here nothing is rounded.
             mixup_alpha: α > 0 of mixup, or None for none.
 
         Returns:
@@ -156,14 +159,16 @@ class FileData(DataSet):
 
         Raises:
             ValueError: if `batch_size` is less than 1 or exceeds the training set,
-                `initial_epoch` is outside 0..`epochs`, for an unknown sampler or augmentation, or
-                a bad α.
+                `initial_epoch` is outside 0..`epochs`, for an unknown sampler or augmentation, a
+                layer that is refused, or a bad α.
         """
         check_sampling(sampler, mixup_alpha)
-        # AutoAugment's policy and the size of Cutout's square are for images of 32 × 32.
-        check_choice(augment, AUGMENTATIONS, f"augment for images of {self.size} × {self.size}")
+        if isinstance(augment, str):
+            check_choice(augment, AUGMENTATIONS, f"augment for images of {self.size} × {self.size}")
         check_epochs(initial_epoch, epochs)
         steps = self.steps_per_epoch(batch_size)
+        mean_pixel = tuple(255 * mean for mean in self.mean)
+        change = policies.policy(augment, (batch_size, *self.image_shape), mean_pixel)
         sample = epoch_sampler(
             sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
         )
@@ -186,7 +191,7 @@ class FileData(DataSet):
             images = read_files(self.train.path_tensor, files, elements, load)
             batches = images.batch(batch_size, drop_remainder=True).enumerate()
             return batches.map(
-                lambda step, batch: self._finish(*batch, step_seed(step), augment, mixup_alpha)
+                lambda step, batch: self._finish(*batch, step_seed(step), change, mixup_alpha)
             )
 
         stream = tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches)
@@ -258,12 +263,9 @@ class FileData(DataSet):
         )
         return resized_crop.upright(resized_crop.resize_centre(image, self.size), orientation)
 
-    def _finish(self, files, images, step_seed, augment, mixup_alpha):
+    def _finish(self, files, images, step_seed, change, mixup_alpha):
         labels = tf.gather(self.train.labels, files)
-        if augment == "randaugment":
-            policy_seed = tf.random.fold_in(step_seed, 1, alg="philox")
-            fill = tuple(255 * mean for mean in self.mean)
-            images = policies.randaugment(images, policy_seed, fill)
+        images = change(images, step_seed)
         if mixup_alpha is None:
             return images, labels
         mixup_seed = tf.random.fold_in(step_seed, 2, alg="philox")

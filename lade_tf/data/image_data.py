@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.data.augmentation import mixup, policies
+from lade_tf.data.augmentation.crop_flip import random_crop_flip
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
 from lade_tf.data.streams import graph_function, prefetched
@@ -115,7 +116,12 @@ class ImageData(DataSet):
             initial_epoch: the epoch at which to start.
             sampler: "instance" shuffles the training images, each once an epoch; the other
                 `lade_tf.data.SAMPLERS` draw as many with replacement, by class.
-            augment: one of `lade_tf.data.AUGMENTATIONS`.
+            augment: one of `lade_tf.data.AUGMENTATIONS`, or a list of augmentation layers of Keras
+                and keras-cv, which change the images after `padding` and `flip`. Their random
+                numbers are a function of the same four, their own seeds have no effect. They see
+                float32 pixels in 0..255, whatever `pixel_max`; what they return is rounded to
+                whole pixels. Layers that can't be seeded are refused, see
+                `lade_tf/data/augmentation/keras_layers.py`.
             mixup_alpha: α > 0 of mixup, or None for none.
 
         Returns:
@@ -126,7 +132,7 @@ class ImageData(DataSet):
         Raises:
             ValueError: if `batch_size` is less than 1 or exceeds the training set,
                 `initial_epoch` is outside 0..`epochs`, or for an unknown sampler, an augmentation
-                that is unknown or not for such images, or a bad α.
+                that is unknown or not for such images, a layer that is refused, or a bad α.
         """
         check_epochs(initial_epoch, epochs)
         epoch_indices, make_batch = self.batch_functions(
@@ -163,9 +169,11 @@ class ImageData(DataSet):
                 step's indices) → a batch as `train_batches` streams it.
         """
         check_sampling(sampler, mixup_alpha)
-        policies.check_augmentation(augment, self.image_shape)
         steps = self.steps_per_epoch(batch_size)
         mean_pixel = tuple(self.pixel_max * mean for mean in self.mean)
+        change = policies.policy(
+            augment, (batch_size, *self.image_shape), mean_pixel, self.pixel_max
+        )
         sample = epoch_sampler(
             sampler, self.train.labels, self.class_counts, epochs, size=steps * batch_size
         )
@@ -177,9 +185,7 @@ class ImageData(DataSet):
         def make_batch(images, labels, epoch, step, indices):
             step_seed = tf.random.fold_in(epoch_seed(sampler, seed, epoch), step, alg="philox")
             batch = tf.gather(images, indices)
-            batch = policies.augment(
-                augment, batch, step_seed, self.padding, self.flip, mean_pixel, self.pixel_max
-            )
+            batch = change(random_crop_flip(batch, step_seed, self.padding, self.flip), step_seed)
             batch, batch_labels = tf.cast(batch, tf.float32), tf.gather(labels, indices)
             if mixup_alpha is None:
                 return batch, batch_labels

@@ -1,6 +1,7 @@
 import dataclasses
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -94,10 +95,14 @@ def test_train_batches(folder):
     [
         ("instance", "standard", None),
         pytest.param("class_balanced", "randaugment", 0.4, marks=pytest.mark.slow),
+        pytest.param("instance", "keras_cv_randaugment", None, marks=pytest.mark.slow),
+        pytest.param("instance", "layers", None, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_stream_equals_the_uninterrupted_one(folder, sampler, augment, mixup_alpha):
     data = make_data(folder, jitter=0.4)
+    if augment == "layers":
+        augment = [keras.layers.RandomRotation(0.2), keras.layers.RandomErasing()]
     options = dict(sampler=sampler, augment=augment, mixup_alpha=mixup_alpha)
 
     def batches(**changes):
@@ -329,6 +334,7 @@ def test_bad_validation_labels(folder):
         ({"initial_epoch": 3}, "initial_epoch must be 0 to epochs=2; got 3"),
         ({"sampler": "all"}, "sampler must be one of"),
         ({"augment": "autoaugment_cutout"}, "augment for images of 14 × 14 must be one of"),
+        ({"augment": [keras.layers.MixUp()]}, "keras.layers.MixUp"),
         ({"mixup_alpha": 0}, "mixup_alpha must be"),
     ],
 )

@@ -8,12 +8,12 @@ Meanings follow Pillow, which the published policies were searched and trained w
 blends with the mean grey level, brightness multiplies, shears keep the top left corner.
 Interpolation is bilinear and pixels stay float between operations, where Pillow rounds.
 
-keras-cv 0.9.0 can apply transformations that are drawn elsewhere (`layer.augment_images(images,
-transformations)`), but is nowhere the better engine: its contrast works on each channel, its
-brightness adds, its posterisation takes one number of bits for a batch, it fills with one number
-for all channels, and its other layers are no faster than the few lines here. Its RandAugment and
-Keras' draw from generators with a state, which a resumed run would have to restore, and are several
-times slower. Only the warping is Keras'.
+keras-cv's layers are other operations: contrast works on each channel, brightness adds, and one
+number fills all channels. `keras_layers` has them for those who want them. The RandAugment made of
+the operations here, two an image, gives about 4 times as many images of 32 × 32 pixels a second as
+keras-cv's, 5 times as many as the same layer with seeds, and 15 times as many as Keras'; at 224 ×
+224 it gives as many as keras-cv's. (In turns on two busy cores, one call at a time.) Only the
+warping is Keras'.
 """
 
 import keras

@@ -1,18 +1,20 @@
-"""The augmentations of `--augment`: standard, AutoAugment with Cutout, and RandAugment.
+"""What follows the standard augmentation: AutoAugment with Cutout, RandAugment, a user's layers.
 
 Pixels are a function of the images and a seed alone, so that a resumed run sees what an
 uninterrupted one sees. `image_ops` says why the operations are not keras-cv's.
 """
+
+import functools
 
 import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_choice, check_integer, check_number
 from lade_tf.data import random
-from lade_tf.data.augmentation.crop_flip import random_crop_flip
+from lade_tf.data.augmentation import keras_layers
 from lade_tf.data.augmentation.image_ops import OPS, apply_ops, cutout
 
-AUGMENTATIONS = ("standard", "autoaugment_cutout", "randaugment")
+AUGMENTATIONS = ("standard", "autoaugment_cutout", "randaugment", "keras_cv_randaugment")
 
 # Sub-policies of two (operation, probability, magnitude): the policy found on CIFAR-10, Cubuk et
 # al. 2019, table 7. Operations without a magnitude have the table's number all the same.
@@ -52,48 +54,66 @@ MAX_RANDAUGMENT_MAGNITUDE = 10
 CUTOUT_SIZE = 16
 
 
-def check_augmentation(name, image_shape):
-    """Raises a ValueError for an unknown name, or a policy that such images can't have.
+def policy(augment, batch_shape, fill, pixel_max=255.0):
+    """Returns what changes a batch after the standard crop and flip.
 
     Args:
-        name: one of `AUGMENTATIONS`.
-        image_shape: (height, width, channels).
+        augment: one of `AUGMENTATIONS`, "standard" changing nothing, or a list of layers of Keras
+            and keras-cv, see `keras_layers`.
+        batch_shape: (batch, height, width, channels) of the images.
+        fill: [channels], the raw pixel that policies fill with, such as the data set's mean;
+            layers have a fill of their own.
+        pixel_max: the value of a white pixel.
+
+    Returns:
+        A function of images, `batch_shape` raw pixels in 0..`pixel_max` of any type, and the seed,
+        [2] integers, of their crops and flips, that returns images of the same shape and type.
+        Policies and layers see float32 pixels in 0..255; integers are rounded at the end.
+
+    Raises:
+        ValueError: for an unknown name, a policy that such images can't have, or layers that
+            `keras_layers.seeded` refuses.
     """
+    if isinstance(augment, str):
+        _check_name(augment, batch_shape[1:])
+    if augment == "standard":
+        return lambda images, seed: images
+    if augment == "autoaugment_cutout":
+        change = functools.partial(autoaugment_cutout, fill=fill, pixel_max=pixel_max)
+    elif augment == "randaugment":
+        change = functools.partial(randaugment, fill=fill, pixel_max=pixel_max)
+    else:
+        change = _of_layers(augment, batch_shape, pixel_max)
+    # The crop splits the seed itself; folding gives the policy draws of its own.
+    return lambda images, seed: change(images, tf.random.fold_in(seed, 1, alg="philox"))
+
+
+def _check_name(name, image_shape):
     check_choice(name, AUGMENTATIONS, "augment")
-    if name == "autoaugment_cutout" and image_shape[-1] != 3:
+    channels = image_shape[-1]
+    if name == "autoaugment_cutout" and channels != 3:
         raise ValueError(
             "augment must not be autoaugment_cutout, whose colour operations need 3 channels, for "
             f"images of shape {tuple(image_shape)}"
         )
+    if name == "keras_cv_randaugment" and channels not in (1, 3):
+        raise ValueError(
+            "augment must not be keras_cv_randaugment, which needs 1 or 3 channels, for images of "
+            f"shape {tuple(image_shape)}"
+        )
 
 
-def augment(name, images, seed, padding, flip, fill, pixel_max=255.0):
-    """Crops and flips a batch, then applies the named policy.
+def _of_layers(augment, batch_shape, pixel_max):
+    if augment == "keras_cv_randaugment":
+        apply = keras_layers.keras_cv_randaugment(batch_shape)
+    else:
+        apply = keras_layers.seeded(augment, batch_shape)
 
-    Args:
-        name: one of `AUGMENTATIONS`; "standard" is `random_crop_flip` alone.
-        images: [batch, height, width, channels], raw pixels in 0..`pixel_max` of any type.
-        seed: [2] integers. The same seed gives the same crops and flips whatever the name.
-        padding: pixels of black added on every side before the crop.
-        flip: whether to mirror each image left to right with probability 1/2.
-        fill: [channels], the raw pixel that policies fill with, such as the data set's mean.
-        pixel_max: the value of a white pixel.
+    def change(images, seed):
+        pixels = tf.cast(images, tf.float32) * (255.0 / pixel_max)
+        return _from_255(apply(pixels, seed), images.dtype, pixel_max)
 
-    Returns:
-        [batch, height, width, channels], the type of `images`.
-
-    Raises:
-        ValueError: for an unknown name, or whatever the policy refuses.
-    """
-    check_augmentation(name, images.shape[1:])
-    images = random_crop_flip(images, seed, padding, flip)
-    # The crop splits the seed itself; folding gives the policy draws of its own.
-    policy_seed = tf.random.fold_in(seed, 1, alg="philox")
-    if name == "autoaugment_cutout":
-        return autoaugment_cutout(images, policy_seed, fill, pixel_max)
-    if name == "randaugment":
-        return randaugment(images, policy_seed, fill, pixel_max=pixel_max)
-    return images
+    return change
 
 
 def autoaugment_cutout(images, seed, fill, pixel_max=255.0):

@@ -8,23 +8,30 @@ from lade_tf.data.augmentation.policies import (
     AUGMENTATIONS,
     CIFAR10_POLICY,
     RANDAUGMENT_OPS,
-    augment,
     autoaugment_cutout,
     draw_centres,
     draw_ops,
     draw_subpolicies,
+    policy,
     randaugment,
 )
 
 SEED = [3, 4]
 FILL = [10.0, 200.0, 90.0]
-POLICIES = [name for name in AUGMENTATIONS if name != "standard"]
+# keras-cv's is tested with the layers.
+POLICIES = [name for name in AUGMENTATIONS if name not in ("standard", "keras_cv_randaugment")]
 GREY = np.array([0.2989, 0.587, 0.114])
 
 
 def random_images(batch=8, height=20, width=18, channels=3):
     generator = np.random.default_rng(0)
     return generator.integers(5, 240, (batch, height, width, channels), dtype=np.uint8)
+
+
+def augment(name, images, seed, padding, flip, fill):
+    """The standard augmentation and the policy, as streams apply them."""
+    change = policy(name, images.shape, fill)
+    return change(random_crop_flip(images, seed, padding, flip), seed)
 
 
 def apply_one(name, images, strength):
@@ -306,6 +313,8 @@ def test_bad_arguments_are_refused():
     images = tf.constant(random_images(batch=2))
     with pytest.raises(ValueError, match="augment must be one of 'standard'.*got 'cutmix'"):
         augment("cutmix", images, SEED, 4, True, FILL)
+    with pytest.raises(ValueError, match=r"autoaugment_cutout.* 3 channels.*\(20, 18, 1\)"):
+        policy("autoaugment_cutout", (2, 20, 18, 1), [1.0])
     with pytest.raises(ValueError, match=r"need 3 channels; got \(2, 20, 18, 1\)"):
         autoaugment_cutout(images[..., :1], SEED, [1.0])
     with pytest.raises(ValueError, match=r"images must be .* got \(20, 18, 3\)"):
