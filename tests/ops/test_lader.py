@@ -188,6 +188,15 @@ def test_a_masked_class_that_is_absent_has_no_influence():
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-9)
 
 
+def test_statistics_of_an_absent_class_have_no_gradient():
+    statistics = tf.constant([[3.0, 0.0, 1.0], [2.0, 0.0, -1.0], [0.5, -np.inf, 0.2]])
+    with tf.GradientTape() as tape:
+        tape.watch(statistics)
+        value, _ = ops.lader_of_statistics(statistics, np.array([0.6, 0.3, 0.1]), 0.1)
+    gradient = tape.gradient(value, statistics).numpy()
+    assert np.isfinite(value) and np.isfinite(gradient).all() and np.all(gradient[1:, 1] == 0)
+
+
 @pytest.mark.parametrize("estimator", ops.ESTIMATORS)
 def test_a_batch_without_weight_gives_zero_and_no_gradient(estimator):
     logits, labels, counts = make_batch(4, 5, scale=5.0)
