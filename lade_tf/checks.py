@@ -51,9 +51,10 @@ def check_class_names(names, num_classes):
     names = list(names)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names must be strings; got {names!r}")
+    names = list(map(str, names))  # NumPy's strings show as np.str_('ant')
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names; got {len(names)}")
     if len(set(names)) < num_classes:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"class_names must differ; got {twice!r} twice")
-    return list(map(str, names))
+    return names

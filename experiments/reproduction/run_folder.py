@@ -233,7 +233,9 @@ class RunFolder:
     def export(self):
         """Writes saved_model of a finished run, unless it is there already."""
         self.check_exportable()
-        if (self.file("saved_model") / "saved_model.pb").exists():
+        # Copied in part, it is written anew.
+        parts = ("saved_model.pb", "variables/variables.index")
+        if all((self.file("saved_model") / part).exists() for part in parts):
             return
         class_names = self.test_logits().class_names.tolist()
         self.write_export(self.load_model(), self.file("saved_model"), class_names)

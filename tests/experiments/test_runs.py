@@ -163,6 +163,9 @@ def test_an_empty_folder_is_exported_to(run):
     before = (run.file("saved_model") / "saved_model.pb").stat().st_mtime_ns
     run.export()
     assert (run.file("saved_model") / "saved_model.pb").stat().st_mtime_ns == before
+    shutil.rmtree(run.file("saved_model") / "variables")  # lost where it was copied
+    run.export()
+    assert (run.file("saved_model") / "variables/variables.index").exists()
     assert not list(run.path.glob("tmp-*"))
 
 

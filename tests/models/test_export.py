@@ -210,6 +210,7 @@ def test_another_number_of_names_is_refused(model, tmp_path):
         ([b"cat", b"dog", b"emu"], "class_names must be strings; got .b'cat'"),
         (["cat", None, "emu"], "class_names must be strings"),
         (["cat", "emu", "cat"], "class_names must differ; got 'cat' twice"),
+        (np.array(["cat", "emu", "cat"]), "class_names must differ; got 'cat' twice"),
     ],
 )
 def test_what_are_no_names_in_label_order_is_refused(model, tmp_path, names, message):
