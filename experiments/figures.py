@@ -23,6 +23,7 @@ from absl import flags
 from matplotlib.figure import Figure
 from paper import suites
 from reproduction import cli, comparison, recipes
+from reproduction.config import REPEATS, RunConfig
 
 from lade_tf import evaluation, metrics, plots, priors
 from lade_tf.files import replacing
@@ -32,8 +33,6 @@ PNG_DPI = 150
 LINE_INCHES = 0.25
 MOST_COLUMNS = 3
 GROUP = ("dataset", "imbalance_ratio", "epochs")
-# In these a run may differ from another and still be a repeat of it.
-REPEATS = ("seed", "data_seed", "precision")
 FIGURE_3_LOSSES = ("softmax", "balanced_softmax", "lade")
 # The methods of the paper's shifted tables: what else is compared stands in tables.
 METHODS = [
@@ -45,7 +44,7 @@ METHODS = [
 
 def group_name(run):
     """Returns the part of a file's name that says which runs were drawn."""
-    dataset, imbalance_ratio, epochs = (run.config[name] for name in GROUP)
+    dataset, imbalance_ratio, epochs = (getattr(run.config, name) for name in GROUP)
     ratio = [f"ib{imbalance_ratio:g}"] if imbalance_ratio else []
     return "-".join([dataset, *ratio, f"{epochs}ep"])
 
@@ -59,14 +58,11 @@ def find_groups(folder, wanted):
     """
     groups = {}
     for run in comparison.find_runs(folder):
-        missing = [name for name in (*GROUP, *REPEATS, "alpha") if name not in run.config]
-        if missing:
-            raise ValueError(f"the config in {run.path}/result.json lacks {', '.join(missing)}")
         groups.setdefault(group_name(run), []).append(run)
     matching = {
         name: members
         for name, members in groups.items()
-        if all(value in (None, members[0].config[key]) for key, value in wanted.items())
+        if all(value in (None, getattr(members[0].config, key)) for key, value in wanted.items())
     }
     if not matching:
         asked = " ".join(f"--{key}={value}" for key, value in wanted.items() if value is not None)
@@ -80,12 +76,12 @@ def find_groups(folder, wanted):
 def follows_recipe(run, free=()):
     """Whether a run has the published settings of its loss, those named in `free` aside."""
     given = ("imbalance_ratio", "epochs", "estimator")
-    overrides = {name: run.config[name] for name in (*given, *free)}
+    overrides = {name: getattr(run.config, name) for name in (*given, *free)}
     try:
-        recipe = recipes.resolve(run.config["dataset"], run.config["loss"], overrides)
+        recipe = RunConfig.resolve(run.config.dataset, run.config.loss, **overrides)
     except ValueError:
         return True  # Nothing was published that it could differ from.
-    return run.follows(recipe)
+    return run.config.follows(recipe)
 
 
 def by_training_seed(members):
@@ -94,18 +90,11 @@ def by_training_seed(members):
 
 
 def repeats(members, method):
-    """Returns a method's run for each training seed; they differ in nothing but `REPEATS`.
-
-    A key that only one of them has came with later recipes and tells nothing.
-    """
+    """Returns a method's run for each training seed; they differ in nothing but `REPEATS`."""
     chosen = [run for run in members if run.is_of(method) and follows_recipe(run)]
     for run in chosen[1:]:
-        differing = [
-            name
-            for name, value in run.config.items()
-            if name not in REPEATS and chosen[0].config.get(name, value) != value
-        ]
-        if differing:
+        differing = run.config.comparable.differing(chosen[0].config.comparable)
+        if differing := [name for name in differing if name not in REPEATS]:
             raise ValueError(
                 f"{run.path} and {chosen[0].path} differ in {', '.join(differing)}: they must lie "
                 "in different --results"
@@ -146,16 +135,16 @@ def draw_class_logits(members):
     """Figure 3: LADE for each alpha, after the losses without LADER for contrast."""
     of_panel = {}
     for run in members:
-        if run.config["loss"] in FIGURE_3_LOSSES and follows_recipe(run, free=("alpha",)):
+        if run.config.loss in FIGURE_3_LOSSES and follows_recipe(run, free=("alpha",)):
             of_panel.setdefault(logit_panel(run.config), []).append(run)
-    panels, missing = [], wanted_alphas(members[0].config["dataset"])
+    panels, missing = [], wanted_alphas(members[0].config.dataset)
     for (_, title), found in sorted(of_panel.items()):
         for run in by_training_seed(found)[:1]:
             saved = run.predictions
             moments = saved.positive_logits, saved.negative_logits
             panels.append((title, run, (*moments, saved.counts)))
-            is_lade = run.config["loss"] != "balanced_softmax"
-            missing.discard(run.config["alpha"] if is_lade else 0.0)
+            is_lade = run.config.loss != "balanced_softmax"
+            missing.discard(run.config.alpha if is_lade else 0.0)
     for alpha in sorted(missing):
         print(f"figure 3: no run with alpha={alpha:g}")
     return panel_figure(plots.draw_class_logits, panels)
@@ -169,11 +158,10 @@ def wanted_alphas(dataset):
 
 def logit_panel(config):
     """Returns (what panels are sorted by, title) of the panel in which a run's logits belong."""
-    if config["loss"] == "lade":
-        return (2, config["estimator"], config["alpha"]), (
-            f"LADE ({config['estimator']}), α = {config['alpha']:g}"
-        )
-    if config["loss"] == "balanced_softmax":
+    if config.loss == "lade":
+        title = f"LADE ({config.estimator}), α = {config.alpha:g}"
+        return (2, config.estimator, config.alpha), title
+    if config.loss == "balanced_softmax":
         return (1,), "Balanced Softmax (LADE, α = 0)"
     return (0,), "Softmax"
 

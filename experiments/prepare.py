@@ -26,6 +26,7 @@ import pathlib
 import numpy as np
 from absl import flags
 from reproduction import cli, prepared, recipes, tfds_images
+from reproduction.config import RunConfig
 
 import lade_tf
 from lade_tf.data.files import duplicates, exif, image_decoding, image_lists, records
@@ -97,7 +98,7 @@ def small_batch(images):
     """Returns what train.py needs to be told about few training images, None if nothing."""
     small = folder.LARGEST_IN_MEMORY
     for size, where in ((recipes.IMAGE_SIZE, ""), (small, f" with --image_size={small} or less")):
-        batch_size = recipes.resolve("folder", "softmax", {"image_size": size})["batch_size"]
+        batch_size = RunConfig.resolve("folder", "softmax", image_size=size).batch_size
         if images < batch_size:
             return (
                 f"train.py needs --batch_size={images} or less{where}: the recipe's batches have "

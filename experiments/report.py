@@ -45,11 +45,11 @@ def _description(run):
     """Returns {heading: text} of what there is to say of a run."""
     result = read_json(run.path / "result.json")
     facts = {
-        "data set": run.config.get("dataset"),
-        "loss": run.config.get("loss"),
-        "estimator": run.config.get("estimator"),
-        "epochs": run.config.get("epochs"),
-        "seed": run.config.get("seed"),
+        "data set": run.config.dataset,
+        "loss": run.config.loss,
+        "estimator": run.config.estimator,
+        "epochs": run.config.epochs,
+        "seed": run.config.seed,
         **evaluation.describe(run.saved),
         "command": result.get("command"),
         "commit": result.get("commit"),

@@ -31,6 +31,7 @@ import sys
 from absl import flags
 from paper import suites
 from reproduction import cli, methods, predictions, recipes
+from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
 from lade_tf.files import hash_of, read_json, replacing, write_json
@@ -45,13 +46,13 @@ class Run:
 
     Attributes:
         flags: {flag: value}.
-        config: the complete configuration, as config.json and result.json have it.
+        config: its `RunConfig`.
         folder: its `RunFolder`.
         copy: path of its folder below --results.
     """
 
     flags: dict
-    config: dict
+    config: RunConfig
     folder: RunFolder
     copy: pathlib.Path
 
@@ -92,10 +93,9 @@ def _run(given, runs_dir, results):
     if methods.METHODS[given["loss"]].second_stage:
         softmax = _run({**given, "loss": "softmax"}, runs_dir, results)
         given = {**given, "init_from": str(softmax.folder.path)}
-    overrides = {name: given[name] for name in given if name not in ("dataset", "loss")}
-    config = recipes.resolve(given["dataset"], given["loss"], overrides)
-    name = recipes.run_name(config)
-    is_short = config["epochs"] < recipes.DATASETS[config["dataset"]]["epochs"]
+    config = RunConfig.resolve(**given)
+    name = config.run_name
+    is_short = config.epochs < recipes.DATASETS[config.dataset]["epochs"]
     copy = pathlib.Path(results, "short" if is_short else "", name)
     return Run(given, config, RunFolder(pathlib.Path(runs_dir, name)), copy)
 
@@ -111,22 +111,22 @@ class Results:
     def __init__(self, folder, any_precision=False):
         self.any_precision = any_precision
         self.finished = [
-            result
+            (RunConfig.from_json(result["config"], path), result)
             for path in sorted(pathlib.Path(folder).rglob("result.json"))
             if "config" in (result := read_json(path))
         ]
-        self.configs = [recipes.comparable(result["config"]) for result in self.finished]
 
     def copied(self, run, **changes):
         """Returns the result below --results of a `Run` with `changes`, None if there is none."""
-        wanted = {**recipes.comparable(run.config), **changes}
-        return self.finished[self.configs.index(wanted)] if wanted in self.configs else None
+        wanted = dataclasses.replace(run.config.comparable, **changes)
+        found = (result for config, result in self.finished if config.same_run_as(wanted))
+        return next(found, None)
 
     def find(self, run):
         """Returns the result of a `Run`, None if there is none."""
         if has(run, "result.json"):
             return read_json(run.folder.file("result.json"))
-        precisions = methods.POLICIES if self.any_precision else [run.config["precision"]]
+        precisions = methods.POLICIES if self.any_precision else [run.config.precision]
         copies = (self.copied(run, precision=precision) for precision in precisions)
         return next(filter(None, copies), None)
 
@@ -149,9 +149,9 @@ class Results:
             return "blocked"
         if result:
             precision = result["config"]["precision"]
-            return "done" if precision == run.config["precision"] else f"done in {precision}"
+            return "done" if precision == run.config.precision else f"done in {precision}"
         epochs = len(run.folder.read_history()) if has(run, "config.json") else 0
-        return f"{epochs} of {methods.num_epochs(run.config)} epochs" if epochs else "missing"
+        return f"{epochs} of {run.config.num_epochs} epochs" if epochs else "missing"
 
 
 def has(run, name):
@@ -164,8 +164,8 @@ def holds_another(path, run):
     """Whether a result.json is there and another run's."""
     if not path.exists():
         return False
-    there = read_json(path).get("config", {})
-    return recipes.comparable(there) != recipes.comparable(run.config)
+    there = read_json(path).get("config")
+    return there is None or not RunConfig.from_json(there, path).same_run_as(run.config)
 
 
 def format_list(planned, results):

@@ -25,7 +25,7 @@ from reproduction import (
     train_flags,
     training,
 )
-from reproduction.run_folder import METRICS, RunFolder
+from reproduction.run_folder import METRICS
 
 import lade_tf
 from lade_tf import evaluation, priors
@@ -39,11 +39,11 @@ REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backwa
 
 def tell_duplicates(config):
     """Prints what prepare.py found to be there twice, if no image has changed since."""
-    if config["dataset"] != "folder":
+    if config.dataset != "folder":
         return
     path = pathlib.Path(FLAGS.data_dir).expanduser() / prepared.DUPLICATES
     if path.exists():
-        _, splits = folder.read(FLAGS.data_dir, config.get("image_root"))
+        _, splits = folder.read(FLAGS.data_dir, config.image_root)
         print(prepared.summary(path, splits), end="")
 
 
@@ -68,7 +68,7 @@ def finish(config, data, run, trainee, origin):
     if run.file(checkpoints.BEST).exists():
         best = checkpoints.load(run.file(checkpoints.BEST), model)
         selected = {"selected_epoch": best.epoch}
-    if config["ema"]:
+    if config.ema:
         # The averages take the weights' place; a second time changes nothing.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         training.recompute_statistics(model, config, data)
@@ -78,7 +78,7 @@ def finish(config, data, run, trainee, origin):
     saved.save(run.file("test_logits.npz"))
     bad_images = [(records.described(path), reason) for path, reason in data.bad_images]
     result = {
-        "config": config,
+        "config": config.to_json(),
         **selected,
         **({"trained_on": run.trained_on()} if run.trained_on() else {}),
         **({"bad_images": bad_images} if FLAGS.on_bad_image == "skip" else {}),
@@ -105,10 +105,9 @@ def summarise(saved):
     }
 
 
-def report(result, run):
+def report(config, result, run):
     """Prints what a person wants to know of a finished run."""
-    config = result["config"]
-    print(f"\n{config['dataset']}, {config['loss']}, {config['epochs']} epochs in {run.path}")
+    print(f"\n{config.dataset}, {config.loss}, {config.epochs} epochs in {run.path}")
     print("The model is told the label distribution and tested under it:\n")
     print(evaluation.format_table(result["metrics_shifted"]))
     if result["metrics_unadapted"] != result["metrics"]:
@@ -148,7 +147,7 @@ def main():
     strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     origin = provenance.gather()
     config = train_flags.resolve_config()
-    run = RunFolder(FLAGS.run_dir or train_flags.default_run_dir(config))
+    run = train_flags.run_folder(config)
     if FLAGS.init_from and run.path.resolve() == pathlib.Path(FLAGS.init_from).resolve():
         raise ValueError(f"--run_dir={run.path} must be another folder than --init_from")
     if not FLAGS.overwrite:
@@ -156,7 +155,7 @@ def main():
         if FLAGS.export:
             run.check_exportable()
     if run.finished and not FLAGS.overwrite:
-        if config["dataset"] == "folder":
+        if config.dataset == "folder":
             run.check_data(train_flags.load_data(config))
         print(f"{run.path} is finished: shown as it is. --overwrite deletes it and starts again.")
         result = run.result(needed=("config", *METRICS))
@@ -169,7 +168,7 @@ def main():
                 f"goes on from its last checkpoint ({error.message.splitlines()[0]})"
             ) from error
     if strategies.is_chief(strategy):
-        report(result, run)
+        report(config, result, run)
         if FLAGS.export:
             run.export()
             print(f"\nThe SavedModel is in {run.file('saved_model')}")

@@ -24,7 +24,8 @@ from importlib import metadata
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from reproduction import cli, provenance, recipes, training
+from reproduction import cli, provenance, training
+from reproduction.config import RunConfig
 
 from benchmarks.cifar_sized import make_data
 from benchmarks.turns import ratio
@@ -44,8 +45,8 @@ PADDING = 4
 def our_epoch(precision, batch_size, steps):
     """Returns a function that trains an epoch of so many steps, and the number of parameters."""
     data = make_data()
-    given = {"seed": 0, "data_seed": 0, "precision": precision, "batch_size": batch_size}
-    config = recipes.resolve("cifar100_lt", "lade", given)
+    given = {"precision": precision, "batch_size": batch_size}
+    config = RunConfig.resolve("cifar100_lt", "lade", **given)
     model = training.build_trainee(config, data).model
     model.make_train_function()
     batches = iter(training.train_batches(config, data, initial_epoch=0))

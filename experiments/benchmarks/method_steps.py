@@ -13,7 +13,8 @@ import time
 
 import tensorflow as tf
 from absl import flags
-from reproduction import cli, methods, provenance, recipes, training
+from reproduction import cli, methods, provenance, training
+from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
 from benchmarks.cifar_sized import make_data
@@ -25,23 +26,21 @@ flags.DEFINE_integer("steps", 5, "Steps in a block.", lower_bound=1)
 flags.DEFINE_integer("blocks", 9, "Blocks of each method.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write; must be new.")
 
-RECIPE = {"seed": 0, "data_seed": 0, "precision": "float32"}
-
 
 def save_first_stage(data, folder):
     """Makes `folder` a finished softmax run of an untrained network."""
     run = RunFolder(folder)
-    config = recipes.resolve("cifar100_lt", "softmax", RECIPE)
+    config = RunConfig.resolve("cifar100_lt", "softmax")
     trainee = training.build_trainee(config, data)
     run.claim(config, data)
     trainee.model.save(run.file("best.keras"))
     trainee.test_logits(trainee.model, data).save(run.file("test_logits.npz"))
-    write_json(run.file("result.json"), {"config": config})
+    write_json(run.file("result.json"), {"config": config.to_json()})
 
 
 def configuration(loss, folder):
     first = {"init_from": str(folder)} if methods.METHODS[loss].second_stage else {}
-    return recipes.resolve("cifar100_lt", loss, {**RECIPE, **first})
+    return RunConfig.resolve("cifar100_lt", loss, **first)
 
 
 def make_block(config, model, data):
@@ -60,7 +59,7 @@ def main():
         save_first_stage(data, folder)
         configs = {loss: configuration(loss, folder) for loss in methods.METHODS}
         models = {loss: training.build_trainee(c, data).model for loss, c in configs.items()}
-    trained = [loss for loss, config in configs.items() if methods.num_epochs(config)]
+    trained = [loss for loss, config in configs.items() if config.num_epochs]
     blocks = {loss: make_block(configs[loss], models[loss], data) for loss in trained}
     seconds = take_turns(blocks, FLAGS.blocks)
     size = models["softmax"].network.count_params()

@@ -10,7 +10,8 @@ import dataclasses
 import pathlib
 import re
 
-from reproduction import methods, recipes
+from reproduction import methods
+from reproduction.config import RunConfig, as_text
 
 from lade_tf.files import read_json
 from paper import benchmark_table, table_formats, tables
@@ -30,9 +31,10 @@ def results():
     ]
     for path in sorted(RESULTS.rglob("result.json")):
         result = read_json(path)
-        rows.append(_row(describe(result["config"]), path, result["metrics_shifted"]))
+        config = RunConfig.from_json(result["config"], path)
+        rows.append(_row(describe(config), path, result["metrics_shifted"]))
         if result["metrics_unadapted"] != result["metrics"]:
-            name = describe(result["config"], told=False)
+            name = describe(config, told=False)
             rows.append(_row(name, path, {"uniform": result["metrics_unadapted"]}))
     return "\n".join(rows)
 
@@ -253,16 +255,15 @@ def describe(config, told=True):
     """Returns the label of a run: what tells it from all others.
 
     Args:
-        config: the run's configuration.
+        config: its `RunConfig`.
         told: whether the model is told the label distribution: "PC", unless it is made for that.
     """
-    label = methods.METHODS[config["loss"]].label
-    name = label + (f" ({config['estimator']})" if config["estimator"] else "")
-    name = f"PC {name}" if told and config["loss"] != "lade" else name
-    facts = [name, f"{config['epochs']} epochs", config["precision"], f"seed {config['seed']}"]
-    unusual = [key for key, value in USUAL.items() if config.get(key, value) != value]
-    facts += [f"{key} {recipes.as_text(config[key])}" for key in unusual]
-    facts += [f"{key} {value}" for key, value in recipes.deviations(config).items()]
+    name = config.method.label + (f" ({config.estimator})" if config.estimator else "")
+    name = f"PC {name}" if told and config.loss != "lade" else name
+    facts = [name, f"{config.epochs} epochs", config.precision, f"seed {config.seed}"]
+    unusual = {key: getattr(config, key) for key in USUAL if getattr(config, key) != USUAL[key]}
+    facts += [f"{key} {as_text(value)}" for key, value in unusual.items()]
+    facts += [f"{key} {value}" for key, value in config.deviations.items()]
     return ", ".join(facts)
 
 

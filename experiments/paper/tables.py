@@ -8,8 +8,9 @@ import pathlib
 
 import numpy as np
 import scipy.stats
-from reproduction import comparison, recipes
+from reproduction import comparison
 from reproduction.comparison import subsets, training_seeds
+from reproduction.config import RunConfig
 from reproduction.methods import POLICIES
 
 from lade_tf import evaluation, priors
@@ -51,7 +52,7 @@ class Setting:
             **self.changed,
         }
         try:
-            return recipes.resolve(self.dataset, method.loss, overrides)
+            return RunConfig.resolve(self.dataset, method.loss, **overrides)
         except ValueError:
             return None
 
@@ -130,7 +131,7 @@ class Results:
         return comparison.by_seeds(
             run
             for run in self.runs
-            if recipe and run.config["precision"] in precisions and run.follows(recipe)
+            if recipe and run.config.precision in precisions and run.config.follows(recipe)
         )
 
     def averaged(self, method, setting, repeats=training_seeds):
@@ -426,8 +427,8 @@ def lade_settings():
     rows = []
     for row in SETTINGS["7"]["rows"]:
         overrides = {"imbalance_ratio": row.get("imbalance_ratio")}
-        config = recipes.resolve(row["dataset"], "lade", overrides)
-        ours = tuple(config[name] for name in ("remine_lambda", "alpha", "batch_size"))
+        config = RunConfig.resolve(row["dataset"], "lade", **overrides)
+        ours = (config.remine_lambda, config.alpha, config.batch_size)
         rows.append(Exact(row["name"], tuple(row["values"]), ours))
     return _settings_table("7", rows)
 

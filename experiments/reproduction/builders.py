@@ -59,34 +59,34 @@ class Trainee:
 
 def softmax(config, data):
     """Cross-entropy, which is logit adjustment with τ = 0."""
-    smoothing = config["label_smoothing"]
+    smoothing = config.label_smoothing
     loss = losses.LogitAdjustment(data.class_counts, tau=0.0, label_smoothing=smoothing)
     return Trainee(_carrying_training_prior(build_network(config, data), config, data), loss)
 
 
 def logit_adjustment(config, data):
     """Its logits carry the prior ∝ π^(1−τ)."""
-    counts, smoothing = data.class_counts, config["label_smoothing"]
-    loss = losses.LogitAdjustment(counts, config["tau"], label_smoothing=smoothing)
+    counts, smoothing = data.class_counts, config.label_smoothing
+    loss = losses.LogitAdjustment(counts, config.tau, label_smoothing=smoothing)
     network = build_network(config, data)
     return Trainee(lade_tf.AdaptedModel(network, counts, source_prior=loss.source_prior), loss)
 
 
 def balanced_softmax(config, data):
     """Its logits are disentangled."""
-    loss = losses.BalancedSoftmax(data.class_counts, label_smoothing=config["label_smoothing"])
+    loss = losses.BalancedSoftmax(data.class_counts, label_smoothing=config.label_smoothing)
     return Trainee(lade_tf.AdaptedModel(build_network(config, data), data.class_counts), loss)
 
 
 def focal(config, data):
     """On the softmax."""
     model = _carrying_training_prior(build_network(config, data), config, data)
-    return Trainee(model, losses.Focal(config["gamma"]))
+    return Trainee(model, losses.Focal(config.gamma))
 
 
 def cb_focal(config, data):
     """On sigmoids, class-balanced; its logits are taken to carry no prior."""
-    loss = losses.ClassBalancedFocal(data.class_counts, config["beta"], config["gamma"])
+    loss = losses.ClassBalancedFocal(data.class_counts, config.beta, config.gamma)
     # As Cui et al. start: every class with probability 1 / C.
     head = functools.partial(
         backbones.classifier_head,
@@ -105,20 +105,20 @@ def ldam(config, data):
 
 def ldam_drw(config, data):
     """Its logits are taken to carry no prior."""
-    if not 1 <= config["drw_epoch"] <= config["epochs"]:
+    if not 1 <= config.drw_epoch <= config.epochs:
         raise ValueError(
-            f"--drw_epoch must be 1 to --epochs={config['epochs']}; got {config['drw_epoch']}"
+            f"--drw_epoch must be 1 to --epochs={config.epochs}; got {config.drw_epoch}"
         )
     network, loss = _ldam(config, data)
-    start_step = (config["drw_epoch"] - 1) * data.steps_per_epoch(config["batch_size"])
-    model = models.DeferredReweightingModel(network, data.class_counts, start_step, config["beta"])
+    start_step = (config.drw_epoch - 1) * data.steps_per_epoch(config.batch_size)
+    model = models.DeferredReweightingModel(network, data.class_counts, start_step, config.beta)
     return Trainee(model, loss)
 
 
 def _ldam(config, data):
     """Returns the network with a cosine classifier, and the loss."""
-    classifier = layers.CosineClassifier(data.num_classes, config["scale"], name="logits")
-    loss = losses.LDAM(data.class_counts, config["max_margin"], config["scale"])
+    classifier = layers.CosineClassifier(data.num_classes, config.scale, name="logits")
+    loss = losses.LDAM(data.class_counts, config.max_margin, config.scale)
     return build_network(config, data, classifier), loss
 
 
@@ -141,8 +141,8 @@ def tau_norm(config, data, first_stage):
     model itself gets the one that is best on all of them: it mustn't be scored on them.
     """
     network = first_stage.load_model().network
-    if config["tau"] is not None:
-        normalized = decoupled.normalize_classifier(network, config["tau"])
+    if config.tau is not None:
+        normalized = decoupled.normalize_classifier(network, config.tau)
         return Trainee(lade_tf.AdaptedModel(normalized, data.class_counts))
     saved = first_stage.test_logits()
     sample = (saved.logits, saved.labels, *decoupled.bias_and_norms(network))
@@ -166,15 +166,15 @@ def ncm(config, data, first_stage):
 def bbn(config, data):
     """Two branches with a mixing weight that moves from the one to the other."""
     network = build_network(config, data, kinds=TWO_BRANCHES)
-    steps = data.steps_per_epoch(config["batch_size"])
-    return Trainee(models.BBN(network, data.class_counts, config["epochs"], steps))
+    steps = data.steps_per_epoch(config.batch_size)
+    return Trainee(models.BBN(network, data.class_counts, config.epochs, steps))
 
 
 def causal_norm(config, data):
     """A normalised classifier that leaves out the common direction at inference."""
     momentum = None if follows_learning_rate(config) else 0.9
     classifier = layers.CausalNormClassifier(
-        data.num_classes, effect=config["effect"], momentum=momentum, name="logits"
+        data.num_classes, effect=config.effect, momentum=momentum, name="logits"
     )
     network = build_network(config, data, classifier)
     return Trainee(lade_tf.AdaptedModel(network, data.class_counts), _cross_entropy())
@@ -182,7 +182,7 @@ def causal_norm(config, data):
 
 def follows_learning_rate(config):
     """Whether Causal Norm's μ does so: as released, on all data sets but those of small images."""
-    return (config.get("image_size") or 0) > LARGEST_IN_MEMORY
+    return (config.image_size or 0) > LARGEST_IN_MEMORY
 
 
 def oltr(config, data, first_stage):
@@ -191,18 +191,18 @@ def oltr(config, data, first_stage):
     batches = data.plain_batches("train", TEST_BATCH_SIZE)
     centroids = decoupled.class_means(network, batches, data.num_classes)
     network = models.oltr_network(network, centroids)
-    return Trainee(models.OLTR(network, data.class_counts, config["centroid_weight"]))
+    return Trainee(models.OLTR(network, data.class_counts, config.centroid_weight))
 
 
 def lade(config, data):
     """Its logits are disentangled, the model owns its loss."""
-    parameters = (config[name] for name in ("alpha", "remine_lambda", "estimator"))
+    parameters = config.alpha, config.remine_lambda, config.estimator
     return Trainee(lade_tf.LADEModel(build_network(config, data), data.class_counts, *parameters))
 
 
 def _carrying_training_prior(network, config, data):
     """Returns the model of a network whose logits carry the prior that its sampler drew from."""
-    prior = class_probabilities(config["sampler"], data.class_counts, progress=1.0)
+    prior = class_probabilities(config.sampler, data.class_counts, progress=1.0)
     return lade_tf.AdaptedModel(network, data.class_counts, source_prior=prior)
 
 
@@ -218,10 +218,10 @@ def _normalisation(data):
 
 def build_network(config, data, classifier=None, kinds=BACKBONES):
     """Returns raw pixels → logits: normalisation, backbone, classifier (by default linear)."""
-    name, weights = config["backbone"], config["weights"]
+    name, weights = config.backbone, config.weights
     if name not in kinds:
         raise ValueError(
-            f"--loss={config['loss']} needs a --backbone with two branches, {' or '.join(kinds)}; "
+            f"--loss={config.loss} needs a --backbone with two branches, {' or '.join(kinds)}; "
             f"got {name}"
         )
     pixels = keras.Input(data.image_shape, name="images")
@@ -231,8 +231,8 @@ def build_network(config, data, classifier=None, kinds=BACKBONES):
     pretrained.load(name, backbone, weights)
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.synchronized = config["synchronized_batchnorm"]
-    backbone.trainable = not config["freeze_backbone"]
+            layer.synchronized = config.synchronized_batchnorm
+    backbone.trainable = not config.freeze_backbone
     features = backbone(normalised)
     if classifier is None:
         logits = backbones.classifier_head(features, data.num_classes)

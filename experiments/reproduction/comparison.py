@@ -12,6 +12,7 @@ import pathlib
 from lade_tf import ops
 from lade_tf.files import read_json
 from reproduction import methods, predictions
+from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
 # On what runs in another precision than float32 are a part of, where not all are.
@@ -63,7 +64,7 @@ class Run:
     """A finished run: where it lies and its configuration."""
 
     path: pathlib.Path
-    config: dict
+    config: RunConfig
 
     @functools.cached_property
     def predictions(self):
@@ -75,15 +76,8 @@ class Run:
         """Its `SavedLogits`; a ValueError names the file where they aren't kept."""
         return predictions.load_logits(self.path)
 
-    def follows(self, recipe):
-        """Whether it was made with the configuration of a recipe (`recipes.resolve`).
-
-        A key that recipes got after the run was made tells nothing about it.
-        """
-        return all(self.config.get(name, value) == value for name, value in recipe.items())
-
     def is_of(self, method):
-        return (self.config["loss"], self.config["estimator"]) == (method.loss, method.estimator)
+        return (self.config.loss, self.config.estimator) == (method.loss, method.estimator)
 
 
 def load_run(path):
@@ -94,7 +88,7 @@ def load_run(path):
     result = read_json(path / "result.json")
     if "config" not in result:
         raise ValueError(f"{path / 'result.json'} must hold the run's config")
-    return Run(path, result["config"])
+    return Run(path, RunConfig.from_json(result["config"], path / "result.json"))
 
 
 def load_saved(path):
@@ -121,8 +115,8 @@ def find_runs(folder):
 def by_seeds(found):
     """Returns {(data_seed, seed): `Run`}; of several with the same seeds, one in float32."""
     of_seeds = {}
-    for run in sorted(found, key=lambda run: run.config["precision"] != "float32"):
-        of_seeds.setdefault((run.config["data_seed"], run.config["seed"]), run)
+    for run in sorted(found, key=lambda run: run.config.precision != "float32"):
+        of_seeds.setdefault((run.config.data_seed, run.config.seed), run)
     return dict(sorted(of_seeds.items()))
 
 
@@ -145,14 +139,14 @@ def say_precisions(groups):
     Returns:
         (marks, notes): a mark or "" for each group, and a sentence unless all are in float32.
     """
-    precisions = sorted({run.config["precision"] for group in groups for run in group})
+    precisions = sorted({run.config.precision for group in groups for run in group})
     others = [precision for precision in precisions if precision != "float32"]
     if not others:
         return [""] * len(groups), []
     if len(precisions) == 1:
         return [""] * len(groups), [f"All runs were trained in {others[0]}."]
     marks = [
-        PRECISION_MARK * any(run.config["precision"] in others for run in group) for group in groups
+        PRECISION_MARK * any(run.config.precision in others for run in group) for group in groups
     ]
     named = " and ".join(others)
     return marks, [f"{PRECISION_MARK} With runs in {named}; all others were trained in float32."]

@@ -13,22 +13,21 @@ import tensorflow as tf
 
 import lade_tf
 from lade_tf.models.adapted_model import label_sets
-from reproduction import methods
 from reproduction.callbacks import last_good
 
 
 def check(config, data, model):
     """Raises a ValueError that says why, if a configuration can't be trained in this loop."""
     reason = None
-    if not methods.num_epochs(config):
-        reason = f"--loss={config['loss']} trains nothing"
+    if not config.num_epochs:
+        reason = f"--loss={config.loss} trains nothing"
     elif type(model).train_step is not lade_tf.AdaptedModel.train_step:
-        reason = f"--loss={config['loss']} has training steps of its own"
+        reason = f"--loss={config.loss} has training steps of its own"
     elif not isinstance(data, lade_tf.data.ImageData):
-        reason = f"the images of --dataset={config['dataset']} aren't in memory"
-    elif config["augment"] != "standard":
-        reason = f"--augment={config['augment']} has shapes that XLA can't compile: only standard"
-    elif config["precision"] == "float16":
+        reason = f"the images of --dataset={config.dataset} aren't in memory"
+    elif config.augment != "standard":
+        reason = f"--augment={config.augment} has shapes that XLA can't compile: only standard"
+    elif config.precision == "float16":
         reason = "--precision=float16 may skip steps: use bfloat16"
     elif model.distribute_strategy.num_replicas_in_sync > 1:
         reason = "it is for one device: use --strategy=one_device"
@@ -109,14 +108,14 @@ class EpochProgram:
         """Takes the configuration, the `ImageData` and the compiled model of a run."""
         check(config, data, model)
         self._model = model
-        self.steps = data.steps_per_epoch(config["batch_size"])
+        self.steps = data.steps_per_epoch(config.batch_size)
         self._epoch_indices, self._make_batch = data.batch_functions(
-            config["batch_size"],
-            methods.num_epochs(config),
-            config["seed"],
-            sampler=config["sampler"],
-            augment=config["augment"],
-            mixup_alpha=config["mixup"],
+            config.batch_size,
+            config.num_epochs,
+            config.seed,
+            sampler=config.sampler,
+            augment=config.augment,
+            mixup_alpha=config.mixup,
         )
         model._symbolic_build(data_batch=next(iter(data.plain_batches("train", 1))))
         self.metrics = sorted(model.get_metrics_result())  # as `fit` orders them

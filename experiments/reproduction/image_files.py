@@ -10,7 +10,6 @@ import tensorflow as tf
 import lade_tf
 from lade_tf.data.files import exif, image_decoding
 from lade_tf.data.sets import folder, small_images
-from lade_tf.files import read_json
 from reproduction import recipes
 
 BATCH_SIZE = 256
@@ -36,9 +35,8 @@ class Format:
     @classmethod
     def of_run(cls, run, image_shape):
         """Returns that of the model of a `RunFolder`."""
-        config = read_json(run.file("config.json"))
-        dataset = config["dataset"]
-        return cls(image_shape, dataset, dataset in recipes.LARGE, config.get("max_pixel"))
+        dataset = run.config.dataset
+        return cls(image_shape, dataset, dataset in recipes.LARGE, run.config.max_pixel)
 
 
 def read_images(path, form, flag):

@@ -1,12 +1,11 @@
 """What --loss means: the table of methods.
 
-To add a method, write its file in lade_tf, its function in builders.py and its row in `METHODS`.
+To add a method, write its file in lade_tf, its function in builders.py and its row in `METHODS`; a
+parameter that no method had is a field of `config.RunConfig`.
 """
 
 import dataclasses
 from collections.abc import Callable
-
-from absl import flags
 
 import lade_tf
 from lade_tf import layers, losses, models
@@ -17,38 +16,6 @@ from reproduction import builders
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # The data set's recipe has this parameter, or its flag must be given.
 REQUIRED = object()
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """A parameter of one or more methods, and the flag of its name.
-
-    Attributes:
-        kind: float, int or a tuple of choices.
-        text: what it is.
-        minimum: the lowest value.
-    """
-
-    kind: type | tuple
-    text: str
-    minimum: float = 0
-
-
-PARAMETERS = {
-    "alpha": Parameter(float, "weight of LADER"),
-    "remine_lambda": Parameter(float, "weight of T² in LADER"),
-    "estimator": Parameter(lade_tf.ops.ESTIMATORS, "equations or released code"),
-    "tau": Parameter(float, "strength"),
-    "gamma": Parameter(float, "focusing parameter"),
-    "beta": Parameter(float, "of the effective number, in [0, 1)"),
-    "label_smoothing": Parameter(float, "share of the training prior in the label, in [0, 1)"),
-    "max_margin": Parameter(float, "margin of the rarest class"),
-    "scale": Parameter(float, "what the cosines are multiplied by"),
-    "drw_epoch": Parameter(int, "epoch, from 1, in which re-weighting begins", 1),
-    "effect": Parameter(float, "α of TDE, how much of the common direction is taken off"),
-    "stage2_epochs": Parameter(int, "epochs of the second stage", 2),
-    "centroid_weight": Parameter(float, "weight of the discriminative centroids loss"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +58,20 @@ class Method:
         """Whether anything is trained, after the first stage if there is one."""
         return not self.second_stage or "stage2_epochs" in self.parameters
 
+    @property
+    def makes_network(self):
+        """Whether it makes a network: a second stage takes its first one's."""
+        return not self.second_stage
+
+    @property
+    def draws_single_batches(self):
+        """Whether it is trained on one batch at a time."""
+        return self.is_trained and not self.paired
+
 
 def _effect(config):
     """Returns α of TDE as published: 1.5 on CIFAR, 3 on the large sets."""
-    return 3.0 if (config.get("image_size") or 0) > LARGEST_IN_MEMORY else 1.5
+    return 3.0 if (config.image_size or 0) > LARGEST_IN_MEMORY else 1.5
 
 
 # Kang et al. and OLTR have no published recipe for small images: the second stages are short.
@@ -160,7 +137,7 @@ METHODS = {
             "max_margin": 0.5,
             "scale": 30.0,
             "beta": 0.9999,
-            "drw_epoch": lambda config: min(config["milestones"][0], config["epochs"]),
+            "drw_epoch": lambda config: min(config.milestones[0], config.epochs),
         },
         # Drops at 160 and 180 of 200 epochs, re-weighting with the first: after two drops it would
         # come too late to move anything. The authors' code does all three one epoch later.
@@ -237,24 +214,3 @@ METHODS = {
         {"estimator": "paper", "alpha": REQUIRED, "remine_lambda": REQUIRED},
     ),
 }
-
-
-def define_flags():
-    """Defines a flag for every parameter, naming the methods that have it."""
-    for name, parameter in PARAMETERS.items():
-        users = [loss for loss, method in METHODS.items() if name in method.parameters]
-        text = f"{', '.join(users)}: {parameter.text}."
-        if parameter.kind is float:
-            flags.DEFINE_float(name, None, text, lower_bound=parameter.minimum)
-        elif parameter.kind is int:
-            flags.DEFINE_integer(name, None, text, lower_bound=parameter.minimum)
-        else:
-            flags.DEFINE_enum(name, None, parameter.kind, text)
-
-
-def num_epochs(config):
-    """Returns for how many epochs a configuration trains; its first stage isn't counted."""
-    method = METHODS[config["loss"]]
-    if not method.is_trained:
-        return 0
-    return config["stage2_epochs"] if method.second_stage else config["epochs"]

@@ -30,7 +30,7 @@ import lade_tf
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import TEMPORARY, hash_of, read_json, replacing, write_json
 from lade_tf.models import export
-from reproduction import recipes
+from reproduction.config import RunConfig
 
 RUN_FILES = {
     "config.json",
@@ -59,6 +59,12 @@ class RunFolder:
 
     def file(self, name):
         return self.path / name
+
+    @property
+    def config(self):
+        """The `RunConfig` in config.json."""
+        path = self.file("config.json")
+        return RunConfig.from_json(read_json(path), path)
 
     @property
     def finished(self):
@@ -95,7 +101,8 @@ class RunFolder:
         self.check_data(data)
         self._sweep()
         self.path.mkdir(parents=True, exist_ok=True)
-        for name, content in {"config.json": config, "data.json": fingerprint(data)}.items():
+        contents = {"config.json": config.to_json(), "data.json": fingerprint(data)}
+        for name, content in contents.items():
             if not self.file(name).exists():
                 write_json(self.file(name), content)
 
@@ -121,17 +128,14 @@ class RunFolder:
     def config_differences(self, config):
         """Returns how a configuration differs from the folder's, "" if it doesn't.
 
-        Keys that recipes got since have the value that they meant then. A first stage may have been
-        moved or copied, but not be another of the same name.
+        A first stage may have been moved or copied, but not be another of the same name.
         """
-        configs = read_json(self.file("config.json")), config
-        if differences := _differences(*map(recipes.comparable, configs)):
+        if differences := self.config.differences(config):
             return differences
-        stages = [RunFolder(each["init_from"]) for each in configs if each.get("init_from")]
-        files = [stage.file("config.json") for stage in stages]
-        if not (stages and all(file.exists() for file in files)):
+        stages = [RunFolder(of.init_from) for of in (self.config, config) if of.init_from]
+        if not (stages and all(stage.file("config.json").exists() for stage in stages)):
             return ""
-        differences = stages[0].config_differences(read_json(files[1]))
+        differences = stages[0].config_differences(stages[1].config)
         return differences and f"of the first stage {differences}"
 
     def delete(self):
@@ -215,7 +219,7 @@ class RunFolder:
         path = self.file("config.json")
         if not path.exists() or config == read_json(path):  # only the first is copied to results
             return ""
-        return self.config_differences(config)
+        return self.config_differences(RunConfig.from_json(config, self.file("result.json")))
 
     def hashes(self):
         """Returns {name: hash} of the files that a result belongs to."""

@@ -7,41 +7,35 @@ import tensorflow as tf
 
 from lade_tf import layers, optimizers
 from lade_tf.checks import check_integer
-from lade_tf.files import read_json
 from reproduction import builders, checkpoints, device_loop, strategies
 from reproduction.callbacks import Checkpoint, StopOnNaN, StopOnSignal
-from reproduction.methods import METHODS, POLICIES, num_epochs
+from reproduction.methods import POLICIES
 from reproduction.run_folder import RunFolder
 
 PROBE_IMAGES = 32
-SAME_AS_FIRST_STAGE = (
-    *("dataset", "imbalance_ratio", "data_seed", "image_size", "backbone", "epochs", "recipe"),
-    *("precision", "max_pixel"),
-)
 # The paths of the variables that --backbone_learning_rate is for: all but those of the heads.
 BODY = "^(?!logits/|class_scale/|modulated_attention/|meta_embedding/)"
 
 
 def build_trainee(config, data):
     """Returns the `Trainee` of a run, initialised from its seed, compiled, optimizer built."""
-    keras.config.set_dtype_policy(POLICIES[config["precision"]])
-    check_integer(config["seed"], "--seed", minimum=0)
-    keras.utils.set_random_seed(config["seed"])
+    keras.config.set_dtype_policy(POLICIES[config.precision])
+    check_integer(config.seed, "--seed", minimum=0)
+    keras.utils.set_random_seed(config.seed)
     steps = 1
-    if num_epochs(config):
-        steps = data.steps_per_epoch(config["batch_size"])
+    if config.num_epochs:
+        steps = data.steps_per_epoch(config.batch_size)
         train_batches(config, data, initial_epoch=0)  # refuses what can't be drawn
-    method = METHODS[config["loss"]]
-    start = [first_stage(config, data)] if method.second_stage else []
-    trainee = method.build(config, data, *start)
-    slower = config["backbone_learning_rate"]
+    start = [first_stage(config, data)] if config.method.second_stage else []
+    trainee = config.method.build(config, data, *start)
+    slower = config.backbone_learning_rate
     optimizer = optimizers.SGD(
         _schedule(config, steps),
-        momentum=config["momentum"],
-        l2=config["l2"],
-        learning_rate_factors=[] if slower is None else [(BODY, slower / config["learning_rate"])],
-        use_ema=bool(config["ema"]),
-        ema_momentum=config["ema"] or 0.0,
+        momentum=config.momentum,
+        l2=config.l2,
+        learning_rate_factors=[] if slower is None else [(BODY, slower / config.learning_rate)],
+        use_ema=bool(config.ema),
+        ema_momentum=config.ema or 0.0,
     )
     trainee.model.compile(optimizer=optimizer, loss=trainee.loss, metrics=["accuracy"])
     trainee.model.optimizer.build(trainee.model.trainable_variables)
@@ -53,24 +47,16 @@ def first_stage(config, data):
 
     Of a folder of images the configuration doesn't say which, so the data themselves are compared.
     """
-    if config.get("init_from") is None:
+    if config.init_from is None:
         raise ValueError(
-            f"--loss={config['loss']} starts from a finished softmax run: give --init_from=RUN"
+            f"--loss={config.loss} starts from a finished softmax run: give --init_from=RUN"
         )
-    run = RunFolder(config["init_from"])
+    run = RunFolder(config.init_from)
     run.test_logits()  # refuses what isn't a finished run
-    first = read_json(run.file("config.json"))
-    expected = {"loss": "softmax", "sampler": "instance"}
-    expected |= {name: config[name] for name in SAME_AS_FIRST_STAGE if name in config}
-    differing = [
-        f"its {name} is {first[name]!r} and not {value!r}"
-        for name, value in expected.items()
-        if first.get(name, value) != value
-    ]
-    if differing:
+    if differences := config.first_stage_differences(run.config):
         raise ValueError(
             f"--init_from={run.path} must be a softmax run with the same data, backbone and "
-            f"recipe: {'; '.join(differing)}"
+            f"recipe: {differences}"
         )
     if other_data := run.data_differences(data):
         raise ValueError(
@@ -81,35 +67,34 @@ def first_stage(config, data):
 
 
 def _schedule(config, steps_per_epoch):
-    if config["schedule"] == "cosine":
-        epochs = max(1, num_epochs(config))
-        return optimizers.CosineByEpoch(config["learning_rate"], steps_per_epoch, epochs)
+    if config.schedule == "cosine":
+        epochs = max(1, config.num_epochs)
+        return optimizers.CosineByEpoch(config.learning_rate, steps_per_epoch, epochs)
     return optimizers.WarmupStepDecay(
-        config["learning_rate"],
+        config.learning_rate,
         steps_per_epoch,
-        milestones=config["milestones"],
-        factor=config["factor"],
-        warmup_epochs=config["warmup_epochs"],
+        milestones=config.milestones,
+        factor=config.factor,
+        warmup_epochs=config.warmup_epochs,
     )
 
 
 def train_batches(config, data, initial_epoch):
     """Streams the training batches of a configuration from an epoch on."""
-    method = METHODS[config["loss"]]
-    samplers = ("instance", "reversed") if method.paired else (config["sampler"],)
+    samplers = ("instance", "reversed") if config.method.paired else (config.sampler,)
     streams = [
         data.train_batches(
-            config["batch_size"],
-            num_epochs(config),
-            config["seed"],
+            config.batch_size,
+            config.num_epochs,
+            config.seed,
             initial_epoch,
             sampler=sampler,
-            augment=config["augment"],
-            mixup_alpha=config["mixup"],
+            augment=config.augment,
+            mixup_alpha=config.mixup,
         )
         for sampler in samplers
     ]
-    if not method.paired:
+    if not config.method.paired:
         return streams[0]
     return tf.data.Dataset.zip(*streams).map(
         tf.autograph.experimental.do_not_convert(lambda *pair: tuple(zip(*pair, strict=True)))
@@ -121,7 +106,7 @@ def recompute_statistics(model, config, data):
 
     One epoch of training batches goes through the network, which notes their statistics.
     """
-    epoch = num_epochs(config) - 1
+    epoch = config.num_epochs - 1
     forward = tf.function(lambda x: model.network(x, training=True), autograph=False)
     for images, _ in train_batches(config, data, initial_epoch=epoch):
         forward(images)
@@ -129,7 +114,7 @@ def recompute_statistics(model, config, data):
 
 def method_callbacks(config):
     """Returns the Keras callbacks that the method itself needs."""
-    if config["loss"] == "causal_norm" and builders.follows_learning_rate(config):
+    if config.loss == "causal_norm" and builders.follows_learning_rate(config):
         return [layers.CausalNormMomentum()]
     return []
 
@@ -146,7 +131,7 @@ def train(config, data, run, model, strategy, loop="steps", keep_every=0):
         loop: "steps", or "device" for epochs that are one XLA program each.
         keep_every: of every how manieth epoch the checkpoint is kept; 0 for none.
     """
-    epochs = num_epochs(config)
+    epochs = config.num_epochs
     while (progress := restore(run, model, strategy)).epoch < epochs:
         # An epoch that was broken off comes to its end on its own, then the rest.
         until = progress.epoch + 1 if progress.step else epochs
@@ -164,11 +149,11 @@ def restore(run, model, strategy):
 
 def fit(config, data, run, model, strategy, progress, epochs, loop, keep_every):
     """Trains from `progress` until `epochs` are done; else as `train`."""
-    steps = data.steps_per_epoch(config["batch_size"])
+    steps = data.steps_per_epoch(config.batch_size)
     probe, _ = next(iter(data.test_batches(PROBE_IMAGES)))
     is_chief = strategies.is_chief(strategy)
     checkpoint = Checkpoint(
-        run if is_chief else None, steps, config["batch_size"], probe, progress, keep_every
+        run if is_chief else None, steps, config.batch_size, probe, progress, keep_every
     )
     callbacks = [
         *method_callbacks(config),
@@ -203,6 +188,6 @@ def validation_batches(config, data):
 
     Averaged weights are selected at the end too: they aren't what an epoch is validated with.
     """
-    if data.val is None or config["ema"]:
+    if data.val is None or config.ema:
         return None
-    return data.plain_batches("val", config["batch_size"])
+    return data.plain_batches("val", config.batch_size)

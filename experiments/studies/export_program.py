@@ -26,8 +26,8 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from reproduction import checkpoints, cli, device_loop, methods, provenance, train_flags, training
-from reproduction.run_folder import RunFolder
+from reproduction import checkpoints, cli, device_loop, provenance, train_flags, training
+from reproduction.config import RunConfig
 
 from lade_tf.files import read_json, write_json
 
@@ -51,7 +51,7 @@ def export(folder, config, program, initial_epoch, epochs_per_call, data):
     Returns:
         The manifest.
     """
-    left = methods.num_epochs(config) - initial_epoch
+    left = config.num_epochs - initial_epoch
     per_call = epochs_per_call or left
     if not left or left % per_call:
         raise ValueError(
@@ -59,7 +59,7 @@ def export(folder, config, program, initial_epoch, epochs_per_call, data):
         )
     columns = [*program.metrics, "learning_rate"]
     names = [variable.path for variable in program.variables]
-    history = tf.zeros([methods.num_epochs(config), len(columns)])
+    history = tf.zeros([config.num_epochs, len(columns)])
     carried = [*program.values(), tf.constant(initial_epoch), history]
     resident = [tf.constant(data.train.images), tf.constant(data.train.labels)]
     compiled = tf.function(
@@ -69,7 +69,7 @@ def export(folder, config, program, initial_epoch, epochs_per_call, data):
     )
     module = compiled.experimental_get_compiler_ir(carried, *resident)(stage="hlo_serialized")
     manifest = {
-        "config": config,
+        "config": config.to_json(),
         "initial_epoch": initial_epoch,
         "calls": left // per_call,
         "carry": len(carried),
@@ -119,8 +119,7 @@ def import_results(folder, config, data, run, model, program, seconds, device):
     """
     manifest = read_json(folder / MANIFEST)
     first = manifest["initial_epoch"]
-    if manifest["config"] != config:
-        wrong = sorted(k for k in config if manifest["config"].get(k) != config[k])
+    if wrong := sorted(RunConfig.from_json(manifest["config"]).differing(config)):
         raise ValueError(
             f"--import={folder} is of another configuration: {', '.join(wrong)} differ"
         )
@@ -136,7 +135,7 @@ def import_results(folder, config, data, run, model, program, seconds, device):
         )
     program.assign(values)
     share = seconds / (done - first)
-    speed = program.steps * config["batch_size"] / share
+    speed = program.steps * config.batch_size / share
     clocks = {"seconds": share, "cpu_seconds": 0.0, "images_per_second": round(speed, 1)}
     new = [{"epoch": epoch + 1, **rows[epoch], **clocks} for epoch in range(first, done)]
     run.write_history([*run.read_history()[:first], *new])
@@ -171,12 +170,12 @@ def main():
     data = train_flags.load_data(config)
     if training.validation_batches(config, data) is not None:
         raise ValueError(
-            f"--dataset={config['dataset']} has validation images, which an exported program can't "
+            f"--dataset={config.dataset} has validation images, which an exported program can't "
             "select the best epoch on: use --loop=device"
         )
     model = training.build_trainee(config, data).model
     program = device_loop.EpochProgram(config, data, model)
-    run = RunFolder(FLAGS.run_dir or train_flags.default_run_dir(config))
+    run = train_flags.run_folder(config)
     if source:
         done = import_results(
             pathlib.Path(source), config, data, run, model, program, FLAGS.seconds, FLAGS.device
@@ -187,7 +186,7 @@ def main():
     progress = checkpoints.restore(run, model)
     if progress.step:
         raise ValueError(f"{run.path} stopped inside an epoch: end that with train.py")
-    if progress.epoch == methods.num_epochs(config):
+    if progress.epoch == config.num_epochs:
         raise ValueError(f"{run.path} has no epoch left to train: give another --run_dir")
     folder = pathlib.Path(FLAGS.output)
     manifest = export(folder, config, program, progress.epoch, FLAGS.epochs_per_call, data)

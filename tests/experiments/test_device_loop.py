@@ -1,5 +1,6 @@
 """--loop=device: the run of the ordinary loop, in one program an epoch, here or elsewhere."""
 
+import dataclasses
 import shutil
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from binaries import TINY, run
 from reproduction import checkpoints, device_loop, methods, training
+from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 from studies import export_program
 
@@ -19,18 +21,9 @@ from lade_tf.files import read_json, write_json
 from lade_tf.optimizers import SGD, WarmupStepDecay
 
 COUNTS = [40, 15, 6]
-BASE = {
-    "loss": "softmax",
-    "dataset": "toy",
-    "epochs": 3,
-    "batch_size": 12,
-    "seed": 3,
-    "sampler": "instance",
-    "augment": "standard",
-    "mixup": None,
-    "ema": None,
-    "precision": "float32",
-}
+BASE = RunConfig(
+    "toy", "softmax", epochs=3, batch_size=12, seed=3, sampler="instance", augment="standard"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +39,17 @@ def data():
 
 def build(config, **lade):
     """A compiled model of a network with everything that has state: weights, statistics."""
-    keras.utils.set_random_seed(config["seed"])
-    keras.config.set_dtype_policy(methods.POLICIES[config["precision"]])
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(methods.POLICIES[config.precision])
     images = keras.Input((6, 5, 2))
     features = keras.layers.Rescaling(1 / 255)(images)
     features = keras.layers.Conv2D(4, 3)(features)
     features = keras.layers.Activation("tanh")(lade_tf.layers.BatchNormalization()(features))
     logits = keras.layers.Dense(3, dtype="float32")(keras.layers.Flatten()(features))
     network = keras.Model(images, logits)
-    if config["loss"] == "lade":
+    if config.loss == "lade":
         model, loss = lade_tf.LADEModel(network, COUNTS, **lade), None
-    elif config["loss"] == "ldam_drw":
+    elif config.loss == "ldam_drw":
         model = lade_tf.models.DeferredReweightingModel(network, COUNTS, start_step=7)
         loss = losses.LDAM(COUNTS, 0.5, 1.0)
     else:
@@ -64,8 +57,8 @@ def build(config, **lade):
         loss = losses.LogitAdjustment(COUNTS, tau=0.0)
     # Five steps an epoch: the rate changes with each.
     schedule = WarmupStepDecay(0.1, 5, milestones=(3,), factor=0.1, warmup_epochs=2)
-    momentum = config["ema"] or 0.0
-    optimizer = SGD(schedule, l2=1e-3, use_ema=bool(config["ema"]), ema_momentum=momentum)
+    momentum = config.ema or 0.0
+    optimizer = SGD(schedule, l2=1e-3, use_ema=bool(config.ema), ema_momentum=momentum)
     model.compile(optimizer, loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
     return model
@@ -145,7 +138,7 @@ LONG = {"lade, reference", "lade, mixup", "mixup", "drawn with replacement, aver
 def test_three_epochs_equal_the_ordinary_loop(case, data, three_epochs):
     changes = dict(CASES[case])
     lade = {"estimator": changes.pop("estimator")} if "estimator" in changes else {}
-    config = BASE | changes
+    config = dataclasses.replace(BASE, **changes)
     model = build(config, **lade)
     expected, wanted = three_epochs
     if config != BASE:
@@ -161,7 +154,7 @@ def test_three_epochs_equal_the_ordinary_loop(case, data, three_epochs):
 
 
 def test_bfloat16_is_the_same_up_to_its_precision(data):
-    config = BASE | {"precision": "bfloat16"}
+    config = dataclasses.replace(BASE, precision="bfloat16")
     expected, model = build(config), build(config)
     wanted = fit_steps(config, data, expected, 0, 3)
     assert_same_rows(fit_device(config, data, model, 0, 3), wanted, rtol=0.1)
@@ -180,8 +173,8 @@ def test_either_loop_resumes_the_other(loops, data, three_epochs, tmp_path):
 
 
 def test_the_program_has_no_variables(data):
-    model = build(BASE | {"loss": "lade"})
-    program = device_loop.EpochProgram(BASE | {"loss": "lade"}, data, model)
+    model = build(dataclasses.replace(BASE, loss="lade"))
+    program = device_loop.EpochProgram(dataclasses.replace(BASE, loss="lade"), data, model)
     arguments = (program.values(), tf.constant(0), data.train.images, data.train.labels)
     concrete = tf.function(program.epoch, autograph=False).get_concrete_function(*arguments)
     assert not concrete.captured_inputs
@@ -231,7 +224,7 @@ def test_what_it_cannot_train_is_refused(case, data):
     if case == "bbn":
         model = lade_tf.models.BBN.__new__(lade_tf.models.BBN)
     with pytest.raises(ValueError) as error:
-        device_loop.check(BASE | changes, data, model)
+        device_loop.check(dataclasses.replace(BASE, **changes), data, model)
     assert str(error.value).startswith("--loop=device can't do this: " + message)
 
 
@@ -263,7 +256,7 @@ def run_with_jax(folder, calls, carry):
 
 def test_the_exported_program_is_the_same_run_under_jax(data, tmp_path):
     pytest.importorskip("jax")
-    config = BASE | {"loss": "lade", "mixup": 0.4, "epochs": 4}
+    config = dataclasses.replace(BASE, loss="lade", mixup=0.4, epochs=4)
     expected, model = build(config), build(config)
     rows = fit_steps(config, data, expected, 0, 4)
     program = device_loop.EpochProgram(config, data, model)
@@ -350,7 +343,8 @@ def test_results_that_do_not_fit_change_nothing(fault, data, exported):
         arrays[0] = arrays[0][1:]
         message = "shapes differ"
     elif fault == "config":
-        config, message = BASE | {"seed": 9}, "is of another configuration: seed differ"
+        config = dataclasses.replace(BASE, seed=9)
+        message = "is of another configuration: seed differ"
     np.savez(path, *arrays)
     if fault == "cut short":
         path.write_bytes(path.read_bytes()[:500])
@@ -408,8 +402,9 @@ def test_a_run_trained_elsewhere_ends_as_one_trained_here(lade_run, tmp_path):
     manifest = read_json(tmp_path / "out" / "program.json")
     assert shown.endswith(f"--calls=3 --carry={manifest['carry']}\n")
     digits = lade_tf.data.load("digits_lt")
-    model = training.build_trainee(manifest["config"], digits).model
-    program = device_loop.EpochProgram(manifest["config"], digits, model)
+    config = RunConfig.from_json(manifest["config"])
+    model = training.build_trainee(config, digits).model
+    program = device_loop.EpochProgram(config, digits, model)
     write_results(tmp_path / "out", program, 1)
     back = (*flags, "--import=out", "--run_dir=run", "--seconds=6")
     for known in ((*back[:-1], "--device=a TPU"), back):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from binaries import run
-from reproduction import recipes
+from reproduction.config import RunConfig
 
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import read_json, write_json
@@ -57,11 +57,11 @@ print("\\n" + json.dumps(errors))
 def make_run(folder, loss, seed=0, dataset="digits_lt", **overrides):
     """Writes what figures.py reads of a finished run; returns its `SavedLogits`."""
     usual = {"seed": seed, "data_seed": 0, "precision": "float32"}
-    config = recipes.resolve(dataset, loss, {**usual, **overrides})
+    config = RunConfig.resolve(dataset, loss, **{**usual, **overrides})
     name = "-".join([loss, f"seed{seed}", *(f"{k}{v}" for k, v in overrides.items())])
     path = folder / name
     path.mkdir(parents=True)
-    write_json(path / "result.json", {"config": config})
+    write_json(path / "result.json", {"config": config.to_json()})
     rng = np.random.default_rng([seed, len(name)])
     labels = np.repeat(np.arange(10), PER_CLASS).astype(np.int32)
     logits = rng.normal(size=(len(labels), 10)) + 2 * np.eye(10)[labels]
@@ -269,7 +269,7 @@ def test_bad_input_is_refused_before_anything_is_written(results, tmp_path):
     for alpha in (0.1, 0.2):
         make_run(tmp_path / "unlike", "lade", imbalance_ratio=7.0, alpha=alpha, remine_lambda=0.1)
     make_run(tmp_path / "bare", "softmax")
-    config = {"dataset": "digits_lt", "epochs": 3}
+    config = {"dataset": "digits_lt", "loss": "softmax", "epochs": 3}
     write_json(tmp_path / "bare" / "softmax-seed0" / "result.json", {"config": config})
     (tmp_path / "empty").mkdir()
     cases = {
@@ -280,7 +280,7 @@ def test_bad_input_is_refused_before_anything_is_written(results, tmp_path):
         "--output_dir=a_file": "--output_dir=a_file must be a folder; it is a file",
         "--results=nowhere": "nowhere must be a folder with results",
         "--results=empty": "--results=empty has no finished run; it has none at all",
-        "--results=bare": "softmax-seed0/result.json lacks imbalance_ratio, seed",
+        "--results=bare": "result.json must hold a run's configuration; it lacks seed",
         "--results=unlike": "differ in alpha: they must lie in different --results",
     }
     usual = [f"--results={results}", "--output_dir=new", "--figure=curves"]

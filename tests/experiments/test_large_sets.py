@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from binaries import run
 from PIL import Image
-from reproduction import recipes, training
+from reproduction import training
+from reproduction.config import RunConfig
 from reproduction.run_folder import load_model
 
 import lade_tf
@@ -30,7 +31,7 @@ def test_a_step_with_the_real_prior_on_the_real_backbone(dataset, shared_data):
     names = tuple(map(str, range(len(counts))))
     data = FileData(dataset, names, train, train, None, (0.5,) * 3, (0.2,) * 3)
     overrides = {"weights": "none", "seed": 0, "data_seed": 0, "precision": "float32"}
-    config = recipes.resolve(dataset, "lade", overrides)
+    config = RunConfig.resolve(dataset, "lade", **overrides)
     model = training.build_trainee(config, data).model
     assert model.class_counts == counts
     images = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)

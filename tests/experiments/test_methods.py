@@ -1,5 +1,6 @@
 """Every method: trained, resumed, saved, loaded, exported and adapted, like LADE."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from binaries import run
-from reproduction import builders, checkpoints, methods, recipes, training
+from reproduction import builders, checkpoints, methods, training
+from reproduction.config import RunConfig, parameter
 from reproduction.run_folder import RunFolder
 
 import lade_tf
@@ -20,7 +22,6 @@ from lade_tf.files import read_json, write_json
 
 SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.second_stage}
 UNTRAINED = {name for name, method in methods.METHODS.items() if not method.is_trained}
-FLAG_DEFAULTS = {"seed": 0, "data_seed": 0, "precision": "float32"}
 FLAGS = ("--dataset=digits_lt", "--epochs=12")
 NOT_THE_DEFAULTS = {"lade": {"estimator": "reference"}, "logit_adjustment": {"tau": 0.5}}
 
@@ -75,10 +76,8 @@ def train(loss, folder, *flags):
 
 @pytest.fixture
 def config(loss, first_stage):
-    overrides = {**FLAG_DEFAULTS, "epochs": 12}
-    if loss in SECOND_STAGE:
-        overrides["init_from"] = str(first_stage)
-    return recipes.resolve("digits_lt", loss, overrides)
+    first = {"init_from": str(first_stage)} if loss in SECOND_STAGE else {}
+    return RunConfig.resolve("digits_lt", loss, epochs=12, **first)
 
 
 @every_method(RUN_FAST)
@@ -90,7 +89,7 @@ def test_its_run_says_what_its_logits_carry(loss, finished):
     result = json.loads((finished / "result.json").read_text())
     given = {"loss": loss, **NOT_THE_DEFAULTS.get(loss, {})}
     assert {name: result["config"][name] for name in given} == given
-    assert finished.name == recipes.run_name(result["config"])
+    assert finished.name == RunConfig.from_json(result["config"]).run_name
     assert result["metrics"]["accuracy"] > 0.3  # twelve epochs; chance is 0.1
 
 
@@ -120,8 +119,9 @@ def test_saved_and_exported_it_gives_its_test_logits_at_any_prior(loss, finished
 def test_resumed_it_ends_with_the_same_weights(loss, config, data, tmp_path):
     if loss in UNTRAINED:
         pytest.skip("nothing is trained")
-    config |= {"stage2_epochs": 3} if loss in SECOND_STAGE else {"epochs": 3}
-    config |= {"drw_epoch": 2} if loss == "ldam_drw" else {}
+    short = {"stage2_epochs": 3} if loss in SECOND_STAGE else {"epochs": 3}
+    short |= {"drw_epoch": 2} if loss == "ldam_drw" else {}
+    config = dataclasses.replace(config, **short)
     folder, whole = RunFolder(tmp_path), training.build_trainee(config, data).model
     before = state(whole)
 
@@ -143,7 +143,7 @@ def fit(model, config, data, start, end, *callbacks):
         training.train_batches(config, data, start),
         initial_epoch=start,
         epochs=end,
-        steps_per_epoch=data.steps_per_epoch(config["batch_size"]),
+        steps_per_epoch=data.steps_per_epoch(config.batch_size),
         shuffle=False,
         verbose=0,
         callbacks=callbacks,
@@ -164,19 +164,23 @@ def test_a_method_is_added_by_its_row(data, monkeypatch):
 
     def cold(config, data):
         model = lade_tf.adapt(builders.build_network(config, data), data.class_counts)
-        return builders.Trainee(model, lade_tf.losses.Focal(config["coldness"]))
+        return builders.Trainee(model, lade_tf.losses.Focal(config.coldness))
 
     row = methods.Method(
         "Cold", "Author, 2026", lade_tf.losses.Focal, cold, {"coldness": 3.0}, carries="training"
     )
     monkeypatch.setitem(methods.METHODS, "cold", row)
-    monkeypatch.setitem(methods.PARAMETERS, "coldness", methods.Parameter(float, "how cold"))
-    config = recipes.resolve("digits_lt", "cold", {**FLAG_DEFAULTS, "epochs": 1})
+
+    @dataclasses.dataclass(frozen=True)
+    class WithColdness(RunConfig):
+        coldness: float | None = parameter(float, "how cold")
+
+    config = WithColdness.resolve("digits_lt", "cold", epochs=1)
     trainee = training.build_trainee(config, data)
     fit(trainee.model, config, data, 0, 1)
-    assert (config["coldness"], trainee.loss.gamma) == (3.0, 3.0)
+    assert (config.coldness, trainee.loss.gamma) == (3.0, 3.0)
     with pytest.raises(ValueError, match="--coldness means nothing with --loss=softmax"):
-        recipes.resolve("digits_lt", "softmax", {"coldness": 1.0})
+        WithColdness.resolve("digits_lt", "softmax", coldness=1.0)
 
 
 def test_every_method_has_a_file_and_a_paper():
@@ -193,20 +197,16 @@ FIRST_STAGE_REFUSALS = {
     "backbone": ({"backbone": "resnet32"}, "its backbone is 'small_cnn' and not 'resnet32'"),
     "ratio": ({"imbalance_ratio": 5.0}, "its imbalance_ratio is 20.0 and not 5.0"),
     "data seed": ({"data_seed": 1}, "its data_seed is 0 and not 1"),
-    "method": ({"loss": "lade"}, "must be a softmax run with the same data, backbone"),
+    "method": ({}, "must be a softmax run with the same data, backbone"),
 }
 
 
 @pytest.mark.parametrize("case", FIRST_STAGE_REFUSALS)
 def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run, data):
     changes, message = FIRST_STAGE_REFUSALS[case]
-    overrides = {**FLAG_DEFAULTS, "epochs": 12, "init_from": str(first_stage)}
-    config = recipes.resolve("digits_lt", "crt", overrides)
-    config = {**config, **changes}
-    if case == "none":
-        del config["init_from"]
-    if case == "method":
-        config = {**config, "loss": "crt", "init_from": str(lade_run)}
+    given = {"none": None, "method": str(lade_run)}.get(case, str(first_stage))
+    config = RunConfig.resolve("digits_lt", "crt", epochs=12, init_from=given)
+    config = dataclasses.replace(config, **changes)
     with pytest.raises(ValueError) as error:
         training.first_stage(config, data)
     assert message in str(error.value)
@@ -214,23 +214,24 @@ def test_a_first_stage_that_does_not_fit_is_refused(case, first_stage, lade_run,
 
 @pytest.mark.parametrize("loss", sorted(SECOND_STAGE))
 def test_a_first_stage_on_other_data_is_refused(loss, first_stage, data, tmp_path):
-    overrides = {**FLAG_DEFAULTS, "epochs": 12, "init_from": str(first_stage)}
-    config = recipes.resolve("digits_lt", loss, overrides)
+    config = RunConfig.resolve("digits_lt", loss, epochs=12, init_from=str(first_stage))
     other = lade_tf.data.load("digits_lt", 5.0)
     with pytest.raises(ValueError, match="other data than --data_dir has .*; train images is"):
         training.build_trainee(config, other)
     old = shutil.copytree(first_stage, tmp_path / "old")
     (old / "data.json").unlink()  # before runs had it
-    training.first_stage({**config, "init_from": str(old)}, data)
+    training.first_stage(dataclasses.replace(config, init_from=str(old)), data)
 
 
 def test_a_first_stage_on_images_of_another_size_is_refused(first_stage, data, tmp_path):
     run_folder = RunFolder(shutil.copytree(first_stage, tmp_path / "large"))
-    config = {**read_json(run_folder.file("config.json")), "image_size": 96}
+    large = {"dataset": "folder", "image_size": 96}
+    config = {**read_json(run_folder.file("config.json")), **large}
     result = {**read_json(run_folder.file("result.json")), "config": config}
     for name, content in {"config.json": config, "result.json": result}.items():
         write_json(run_folder.file(name), content)
-    config |= {"loss": "crt", "image_size": 72, "init_from": str(run_folder.path)}
+    second = {"loss": "crt", "image_size": 72, "init_from": str(run_folder.path)}
+    config = dataclasses.replace(run_folder.config, **second)
     with pytest.raises(ValueError, match="its image_size is 96 and not 72"):
         training.first_stage(config, data)
 
@@ -268,7 +269,7 @@ def test_the_modern_recipe_and_every_training_option_run_together(tmp_path):
 def test_the_average_of_the_weights_is_what_is_saved(data, tmp_path):
     flags = ("--loss=softmax", "--ema=0.9", "--run_dir=run")
     run("train.py", *FLAGS, *flags, cwd=tmp_path)
-    config = recipes.resolve("digits_lt", "softmax", {**FLAG_DEFAULTS, "epochs": 12, "ema": 0.9})
+    config = RunConfig.resolve("digits_lt", "softmax", epochs=12, ema=0.9)
     model = training.build_trainee(config, data).model
     checkpoints.restore(RunFolder(tmp_path / "run"), model)
     raw = model.network.get_weights()

@@ -9,6 +9,7 @@ import pytest
 import report
 from paper import suites
 from reproduction import comparison, predictions
+from reproduction.config import RunConfig
 from reproduction.predictions import SavedPredictions
 
 from lade_tf import evaluation, priors
@@ -33,10 +34,13 @@ def make_saved(source=TRAIN, per_class=60, seed=0):
     return SavedLogits(logits.astype(np.float32), labels, COUNTS, source, names)
 
 
+CONFIG = RunConfig.resolve("digits_lt", "softmax").to_json()
+
+
 def write_run(folder, saved, config=None):
     folder.mkdir(parents=True)
     saved.save(folder / "test_logits.npz")
-    write_json(folder / "result.json", {"config": config or {"loss": "softmax"}})
+    write_json(folder / "result.json", {"config": config or CONFIG})
     return folder
 
 

@@ -41,6 +41,7 @@ def write_run(folder, counts, per_class, entangled=False, seed=0, names=None):
         class_names=np.array(names or [f"class {c}" for c in range(len(counts))]),
     ).save(folder / "test_logits.npz")
     config = {"dataset": "made_up", "loss": "softmax", "estimator": None, "epochs": 3, "seed": seed}
+    config |= {"data_seed": 0, "precision": "float32"}
     write_json(folder / "result.json", {"config": config, "command": "a <b> & c"})
     return folder
 

@@ -1,18 +1,20 @@
 """A run folder whose files aren't what the run wrote, and what a killed write leaves in it."""
 
+import dataclasses
 import shutil
 
 import keras
 import numpy as np
 import pytest
-from reproduction import recipes, run_folder
+from reproduction import run_folder
+from reproduction.config import RunConfig
 from reproduction.run_folder import METRICS, RunFolder, load_model
 
 import lade_tf
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import read_json, write_json
 
-CONFIG = {"seed": 0, **recipes.resolve("digits_lt", "lade", {})}
+CONFIG = RunConfig.resolve("digits_lt", "lade")
 
 
 def make_model(seed=0, target_prior=None):
@@ -30,9 +32,9 @@ def write_run(folder, config=CONFIG, seed=0):
     labels, counts = np.array([0, 0, 1, 1, 2, 2]), np.array([9, 3, 1])
     names = np.array(["ant", "bee", "cat"])
     SavedLogits(logits, labels, counts, np.full(3, 1 / 3), names).save(run.file("test_logits.npz"))
-    write_json(run.file("config.json"), config)
+    write_json(run.file("config.json"), config.to_json())
     metrics = dict.fromkeys(METRICS, {"accuracy": 0.5})
-    content = {"config": config, **metrics, "hashes": run.hashes()}
+    content = {"config": config.to_json(), **metrics, "hashes": run.hashes()}
     write_json(run.file("result.json"), content)
     return run
 
@@ -44,7 +46,9 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("runs") / "other", {**CONFIG, "seed": 1}, seed=1)
+    return write_run(
+        tmp_path_factory.mktemp("runs") / "other", dataclasses.replace(CONFIG, seed=1), seed=1
+    )
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def run(finished, tmp_path):
 
 
 def test_a_whole_run_is_read(run):
-    assert run.result(needed=("config", *METRICS))["config"] == CONFIG
+    assert run.result(needed=("config", *METRICS))["config"] == CONFIG.to_json()
     assert len(run.test_logits().labels) == 6 and run.load_model().class_counts == [9, 3, 1]
 
 
@@ -99,7 +103,7 @@ def test_a_result_without_hashes_is_read_as_before(run, other):
 def test_a_file_that_is_missing_is_no_mismatch(run, missing):
     for name in missing:
         run.file(name).unlink()
-    assert run.result()["config"] == CONFIG and len(run.test_logits().labels) == 6
+    assert run.result()["config"] == CONFIG.to_json() and len(run.test_logits().labels) == 6
 
 
 @pytest.mark.parametrize(

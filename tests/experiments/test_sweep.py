@@ -1,5 +1,6 @@
 """The queue of trainings: what it runs, in which order, and what it leaves alone."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -12,7 +13,8 @@ import pytest
 import sweep
 from binaries import run, start
 from paper import suites, tables
-from reproduction import comparison, methods, predictions, recipes
+from reproduction import comparison, methods, predictions
+from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
 from lade_tf import evaluation
@@ -61,9 +63,11 @@ def trained(monkeypatch):
         overrides = {name: kinds.get(name, str)(value) for name, value in given.items()}
         dataset, loss = overrides.pop("dataset"), overrides.pop("loss")
         overrides.pop("run_dir")
-        config = recipes.resolve(dataset, loss, overrides)
-        write_json(folder / "config.json", config)
-        write_json(folder / "result.json", {"config": config, "metrics": {"accuracy": 0.5}})
+        config = RunConfig.resolve(dataset, loss, **overrides)
+        write_json(folder / "config.json", config.to_json())
+        write_json(
+            folder / "result.json", {"config": config.to_json(), "metrics": {"accuracy": 0.5}}
+        )
         (folder / "best.keras").write_text(str(len(names)))
         write_logits(folder, seed=len(names))
         return True
@@ -180,7 +184,7 @@ def test_a_failure_is_named_and_does_not_stop_the_others(planned, trained, tmp_p
 def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp_path):
     folder = planned[0].folder.path if place == "run" else planned[0].copy
     folder.mkdir(parents=True)
-    other = {**planned[0].config, "l2": 0.1}
+    other = {**planned[0].config.to_json(), "l2": 0.1}
     write_json(folder / "config.json", other)
     write_json(folder / "result.json", {"config": other})
     results = tmp_path / "results"
@@ -197,7 +201,7 @@ def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
     results = sweep.Results(tmp_path / "results")
     assert sweep.carry_out(planned, results) == {}
     assert "3 of 3 done" in sweep.format_list(planned, results)
-    other = {"config": {**planned[0].config, "l2": 0.1}}
+    other = {"config": {**planned[0].config.to_json(), "l2": 0.1}}
     write_json(planned[0].copy / "result.json", other)
     text = sweep.format_list(planned, sweep.Results(tmp_path / "results"))
     assert re.search(rf"^{planned[0].name} +blocked ", text, flags=re.MULTILINE)
@@ -248,7 +252,7 @@ def test_results_from_before_a_recipe_got_a_key_count_for_the_plain_recipe_only(
 
     flags = {"dataset": "cifar100_lt", "loss": "softmax", "seed": 0}
     (old,) = sweep.plan([flags], COMMON, "runs", tmp_path)
-    config = {name: value for name, value in old.config.items() if name not in new}
+    config = {name: value for name, value in old.config.to_json().items() if name not in new}
     write_json(tmp_path / "result.json", {"config": config})
     assert is_found(flags)
     for name, value in {
@@ -260,10 +264,10 @@ def test_results_from_before_a_recipe_got_a_key_count_for_the_plain_recipe_only(
 
 def test_a_second_stage_is_the_same_wherever_its_first_stage_lies(planned):
     config = planned[1].config
-    assert config["init_from"] == str(planned[0].folder.path)
-    elsewhere = {**config, "init_from": f"runs/{planned[0].name}"}
-    assert recipes.comparable(elsewhere) == recipes.comparable(config)
-    assert recipes.comparable({**config, "init_from": "runs/other"}) != recipes.comparable(config)
+    assert config.init_from == str(planned[0].folder.path)
+    elsewhere = dataclasses.replace(config, init_from=f"runs/{planned[0].name}")
+    assert elsewhere.same_run_as(config)
+    assert not dataclasses.replace(config, init_from="runs/other").same_run_as(config)
 
 
 def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
@@ -271,14 +275,14 @@ def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
     later = {"label_smoothing", "schedule", "mixup"}  # keys that recipes may have got later
 
     def claim(planned_run, **changes):
-        config = {**planned_run.config, **changes}
+        config = {**planned_run.config.to_json(), **changes}
         old = {name: value for name, value in config.items() if name not in later}
         planned_run.folder.path.mkdir(parents=True, exist_ok=True)
         write_json(planned_run.folder.file("config.json"), old)
 
     def is_refused(planned_run, **changes):
         try:
-            planned_run.folder.check({**planned_run.config, **changes})
+            planned_run.folder.check(dataclasses.replace(planned_run.config, **changes))
         except ValueError:
             return True
         return False
@@ -295,9 +299,9 @@ def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
     claim(crt, init_from=str(copy))
     assert not is_refused(crt) and sweep.has(crt, "config.json")
     copy.mkdir(parents=True)
-    write_json(copy / "config.json", softmax.config)
+    write_json(copy / "config.json", softmax.config.to_json())
     assert not is_refused(crt) and sweep.has(crt, "config.json")
-    write_json(copy / "config.json", {**softmax.config, "l2": 0.1})
+    write_json(copy / "config.json", {**softmax.config.to_json(), "l2": 0.1})
     with pytest.raises(ValueError, match="of the first stage l2 is 0.1 there and 0.0005 now"):
         crt.folder.check(crt.config)
     assert not sweep.has(crt, "config.json")
@@ -313,15 +317,15 @@ def test_suites_have_no_two_runs_of_one_name_and_softmax_before_second_stages(na
         assert configs[one.name] == one.config, "another run has its name"
     order = [run.folder.path for run in planned]
     for position, planned_run in enumerate(planned):
-        if methods.METHODS[planned_run.config["loss"]].second_stage:
+        if planned_run.config.method.second_stage:
             assert order.index(planned_run.first_stage) < position
             first = planned[order.index(planned_run.first_stage)].config
-            assert first["loss"] == "softmax" and first["seed"] == planned_run.config["seed"]
+            assert first.loss == "softmax" and first.seed == planned_run.config.seed
 
 
 def test_the_suites_are_those_of_the_issue():
     def count(planned, **wanted):
-        return sum(all(r.config.get(k) == v for k, v in wanted.items()) for r in planned)
+        return sum(all(getattr(r.config, k) == v for k, v in wanted.items()) for r in planned)
 
     planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
     recipe = {"epochs": 200, "recipe": "2021", "backbone": "resnet32"}
@@ -341,11 +345,11 @@ def test_the_suites_are_those_of_the_issue():
     for alpha in (0, 0.01, 0.1, 1):
         figure = {"imbalance_ratio": 100, "alpha": alpha, "remine_lambda": 0.01, "seed": 0}
         assert count(planned, **figure, estimator="reference") >= 1
-    assert [r.config["imbalance_ratio"] for r in planned[:12]] == [100] * 12
-    assert [r.config["seed"] for r in planned[:12]] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [r.config.imbalance_ratio for r in planned[:12]] == [100] * 12
+    assert [r.config.seed for r in planned[:12]] == [0] * 4 + [1] * 4 + [2] * 4
     assert count(planned, loss="lade", estimator="reference", data_seed=2, seed=0) == 1
     short = sweep.plan(suites.short(), COMMON, "runs", "results")
-    assert {r.config["loss"] for r in short} == set(methods.METHODS)
+    assert {r.config.loss for r in short} == set(methods.METHODS)
     assert count(short, epochs=30, imbalance_ratio=100, seed=0) == len(short)
     modern = sweep.plan(suites.modern(), {**COMMON, "epochs": 400}, "runs", "results")
     assert count(modern, loss="lade", recipe="modern", ema=0.99, epochs=400) == len(modern) == 6
@@ -355,20 +359,20 @@ def test_the_suites_are_those_of_the_issue():
 
 def test_the_suite_fills_the_tables_that_it_names():
     planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
-    made = [comparison.Run(None, r.config) for r in planned if r.config["data_seed"] == 0]
+    made = [r.config for r in planned if r.config.data_seed == 0]
     for number in ("2", "8", "9", "10"):
         for name, method, settings, *_ in tables.entries(number):
             for setting in settings:
                 if setting.dataset == "cifar100_lt":
                     recipe = setting.recipe(method)
-                    seeds = {run.config["seed"] for run in made if run.follows(recipe)}
+                    seeds = {config.seed for config in made if config.follows(recipe)}
                     assert seeds == {0, 1, 2}, (number, name, setting)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_runs_on_other_subsets_count_whatever_the_seeds_of_the_suite(seed):
     planned = sweep.plan(suites.cifar100_lt(seeds=(seed,)), COMMON, "runs", "results")
-    seeds = [(r.config["data_seed"], r.config["seed"]) for r in planned if r.config["data_seed"]]
+    seeds = [(r.config.data_seed, r.config.seed) for r in planned if r.config.data_seed]
     assert len(seeds) == 6 and set(seeds) == comparison.subsets(dict.fromkeys(seeds)).keys()
 
 
@@ -383,8 +387,8 @@ def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path)
 
 def test_the_committed_runs_have_their_names():
     for path in RESULTS.rglob("result.json"):
-        config = recipes.comparable(read_json(path)["config"])
-        assert recipes.run_name(config) == path.parent.name
+        config = RunConfig.from_json(read_json(path)["config"])
+        assert config.run_name == path.parent.name
 
 
 def test_the_committed_short_runs_are_done():

@@ -13,7 +13,8 @@ from binaries import run
 from oracles import resampled_interval
 from paper import table_formats, tables
 from paper.table_formats import Comparison, Figure, Row, Table
-from reproduction import comparison, recipes
+from reproduction import comparison
+from reproduction.config import RunConfig
 
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import write_json
@@ -42,8 +43,8 @@ def write_run(path, loss, key, labels=LABELS, **overrides):
     """Writes what a table needs of a finished run of CIFAR-100-LT."""
     path.mkdir(parents=True)
     fixed = {"seed": 0, "data_seed": 0, "precision": "float32", "imbalance_ratio": 50.0}
-    config = recipes.resolve("cifar100_lt", loss, {**fixed, **overrides})
-    write_json(path / "result.json", {"config": config})
+    config = RunConfig.resolve("cifar100_lt", loss, **{**fixed, **overrides})
+    write_json(path / "result.json", {"config": config.to_json()})
     source = TRAIN if loss == "softmax" else UNIFORM
     names = np.array(list("abcde"))
     saved = SavedLogits(logits_of(key), labels, COUNTS, source, names)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from binaries import run
+from reproduction.config import RunConfig
 from studies import unknown_prior
 
 from lade_tf import priors
@@ -23,7 +24,9 @@ def make_run(folder, per_class=200, num_classes=4, separation=3.0):
     saved = SavedLogits(logits, labels, counts, prior, np.array(list("abcd")))
     folder.mkdir()
     saved.save(folder / "test_logits.npz")
-    write_json(folder / "result.json", {"config": {"loss": "softmax", "estimator": None}})
+    write_json(
+        folder / "result.json", {"config": RunConfig.resolve("digits_lt", "softmax").to_json()}
+    )
     return saved
 
 
