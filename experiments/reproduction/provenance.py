@@ -26,7 +26,7 @@ def write_measured(path, content, start):
 
 def gather():
     """Returns how a result came about: command, environment, versions, hardware and git commit."""
-    packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+    packages = ("tensorflow", "keras", "keras-cv", "tensorflow-datasets", "numpy")
     gpus = [
         tf.config.experimental.get_device_details(device).get("device_name", device.name)
         for device in tf.config.list_physical_devices("GPU")

@@ -258,8 +258,9 @@ def test_bad_flags_of_a_method_are_refused(loss, flags, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_modern_recipe_and_every_training_option_run_together(tmp_path):
-    flags = ("--loss=balanced_softmax", "--augment=randaugment", "--mixup=0.2", "--ema=0.9")
+@pytest.mark.parametrize("augment", ["randaugment", "keras_cv_randaugment"])
+def test_the_modern_recipe_and_every_training_option_run_together(augment, tmp_path):
+    flags = ("--loss=balanced_softmax", f"--augment={augment}", "--mixup=0.2", "--ema=0.9")
     more = ("--label_smoothing=0.1", "--recipe=modern", "--epochs=30")
     run("train.py", *FLAGS, *flags, *more, "--run_dir=run", cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

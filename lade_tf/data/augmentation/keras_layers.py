@@ -10,6 +10,7 @@ keras-cv is imported only for its own layers; that takes a second or two.
 """
 
 import contextlib
+import functools
 import threading
 
 import keras
@@ -90,6 +91,8 @@ def seeded(layers, batch_shape):
     return augment
 
 
+# Streams of one shape share the graph: it takes seconds to make.
+@functools.lru_cache(maxsize=4)
 def keras_cv_randaugment(batch_shape):
     """Returns keras-cv's RandAugment, with keras-cv's own defaults, as `seeded` returns layers.
 

@@ -105,7 +105,7 @@ def _check_name(name, image_shape):
 
 def _of_layers(augment, batch_shape, pixel_max):
     if augment == "keras_cv_randaugment":
-        apply = keras_layers.keras_cv_randaugment(batch_shape)
+        apply = keras_layers.keras_cv_randaugment(tuple(batch_shape))
     else:
         apply = keras_layers.seeded(augment, batch_shape)
 
