@@ -84,7 +84,9 @@ def test_a_killed_digits_run_resumes_exactly(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--ema=0.9",), ("--augment=keras_cv_randaugment", "--epochs=3")])
+@pytest.mark.parametrize(
+    "more", [(), ("--ema=0.9",), ("--augment=keras_cv_randaugment", "--epochs=3")]
+)
 def test_a_digits_run_that_is_told_to_stop_goes_on_inside_the_epoch(more, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for folder in (killed, whole):
