@@ -15,16 +15,7 @@ import pathlib
 
 import tensorflow as tf
 from absl import flags
-from reproduction import (
-    checkpoints,
-    cli,
-    device_loop,
-    prepared,
-    provenance,
-    strategies,
-    train_flags,
-    training,
-)
+from reproduction import cli, device_loop, prepared, provenance, strategies, train_flags, training
 from reproduction.run_folder import METRICS
 
 import lade_tf
@@ -32,6 +23,7 @@ from lade_tf import evaluation, priors
 from lade_tf.data.files import image_decoding, records
 from lade_tf.data.sets import folder
 from lade_tf.files import replacing, write_json
+from lade_tf.training import checkpoints
 
 FLAGS = flags.FLAGS
 REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")

@@ -31,6 +31,7 @@ from lade_tf import (
     ops,
     optimizers,
     priors,
+    training,
 )
 from lade_tf.layers import PriorAdaptLayer
 from lade_tf.models import AdaptedModel, LADEModel, adapt
@@ -53,4 +54,5 @@ __all__ = [
     "ops",
     "optimizers",
     "priors",
+    "training",
 ]

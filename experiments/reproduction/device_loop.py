@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import lade_tf
 from lade_tf.models.adapted_model import label_sets
-from reproduction.callbacks import last_good
+from lade_tf.training.callbacks import last_good
 
 
 def check(config, data, model):

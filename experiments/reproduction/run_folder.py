@@ -5,7 +5,7 @@
     history.csv             a row for each finished epoch
     trained_on.json         which epochs other machines trained (studies.export_program)
     tensorboard/            the same, for TensorBoard
-    *.weights.h5            checkpoints (checkpoints.py)
+    *.weights.h5            checkpoints (`lade_tf.training.checkpoints`)
     best.keras              the selected model, whole (without a validation set: the last)
     test_logits.npz         raw logits, labels, counts and source_prior of the balanced test set
     saved_model/            the export, where it was asked for
@@ -15,11 +15,9 @@ Every file but the TensorBoard logs is replaced in one step: a kill leaves the o
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -28,8 +26,9 @@ import keras
 
 import lade_tf
 from lade_tf.evaluation import SavedLogits
-from lade_tf.files import TEMPORARY, hash_of, read_json, replacing, write_json
+from lade_tf.files import TEMPORARY, alone, hash_of, read_json, write_json
 from lade_tf.models import export
+from lade_tf.training import checkpoints
 from reproduction.config import RunConfig
 
 RUN_FILES = {
@@ -56,6 +55,9 @@ class RunFolder:
 
     def __post_init__(self):
         object.__setattr__(self, "path", pathlib.Path(self.path))
+
+    def __fspath__(self):
+        return str(self.path)
 
     def file(self, name):
         return self.path / name
@@ -152,29 +154,9 @@ class RunFolder:
         with self.alone():
             shutil.rmtree(self.path)
 
-    @contextlib.contextmanager
     def alone(self):
-        """Keeps other processes from writing into the folder, which is made if there is none.
-
-        Raises:
-            ValueError: another process is inside.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                folder = os.open(self.path, os.O_RDONLY)
-                stack.callback(os.close, folder)
-                import fcntl  # late: Windows has none, and can't open a folder either
-
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"another process is training in {self.path}: wait for it or end it, or give "
-                    "another --run_dir"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
-            yield
+        """Keeps other processes from writing into the folder, which is made if there is none."""
+        return alone(self.path)
 
     def test_logits(self):
         """Returns the `SavedLogits` of a finished run."""
@@ -254,17 +236,7 @@ class RunFolder:
 
     def read_history(self):
         """Returns the rows of history.csv as dicts of floats, one an epoch."""
-        path = self.file("history.csv")
-        if not path.exists():
-            return []
-        try:
-            with open(path, newline="") as file:
-                return [
-                    {name: float(value) for name, value in row.items()}
-                    for row in csv.DictReader(file, strict=True)
-                ]
-        except (TypeError, ValueError, csv.Error) as error:
-            raise ValueError(f"{path} can't be read, it may be cut short: {error}") from error
+        return checkpoints.read_history(self.path)
 
     def trained_on(self):
         """Returns [{"device", "first_epoch", "last_epoch"}] of what other machines trained."""
@@ -278,13 +250,7 @@ class RunFolder:
         write_json(self.file("trained_on.json"), {"trained_on": [*before, part]})
 
     def write_history(self, rows):
-        with (
-            replacing(self.file("history.csv")) as temporary,
-            open(temporary, "w", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows({name: f"{value:.9g}" for name, value in row.items()} for row in rows)
+        checkpoints.write_history(self.path, rows)
 
 
 def fingerprint(data):

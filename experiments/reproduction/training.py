@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from lade_tf import layers, optimizers
 from lade_tf.checks import check_integer
-from reproduction import builders, checkpoints, device_loop, strategies
-from reproduction.callbacks import Checkpoint, StopOnNaN, StopOnSignal
+from lade_tf.training import checkpoints
+from lade_tf.training.callbacks import Checkpoint, StopOnNaN, StopOnSignal
+from reproduction import builders, device_loop, strategies
 from reproduction.methods import POLICIES
 from reproduction.run_folder import RunFolder
 
@@ -153,7 +154,7 @@ def fit(config, data, run, model, strategy, progress, epochs, loop, keep_every):
     probe, _ = next(iter(data.test_batches(PROBE_IMAGES)))
     is_chief = strategies.is_chief(strategy)
     checkpoint = Checkpoint(
-        run if is_chief else None, steps, config.batch_size, probe, progress, keep_every
+        run if is_chief else None, steps, probe, progress, keep_every, batch_size=config.batch_size
     )
     callbacks = [
         *method_callbacks(config),

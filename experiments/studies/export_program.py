@@ -26,10 +26,11 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from reproduction import checkpoints, cli, device_loop, provenance, train_flags, training
+from reproduction import cli, device_loop, provenance, train_flags, training
 from reproduction.config import RunConfig
 
 from lade_tf.files import read_json, write_json
+from lade_tf.training import checkpoints
 
 FLAGS = flags.FLAGS
 

@@ -14,7 +14,7 @@ from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_rang
 from lade_tf.data.files import image_decoding
 from lade_tf.data.files.file_reading import read_files
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import graph_function, prefetched
+from lade_tf.data.streams import graph_function, prefetched, restartable
 
 # AutoAugment's policy and the size of Cutout's square are for images of 32 × 32.
 AUGMENTATIONS = tuple(name for name in policies.AUGMENTATIONS if name != "autoaugment_cutout")
@@ -124,6 +124,7 @@ class FileData(DataSet):
         """The value of a white pixel."""
         return 255
 
+    @restartable
     def train_batches(
         self,
         batch_size,

@@ -9,7 +9,7 @@ from lade_tf.data.augmentation import mixup, policies
 from lade_tf.data.augmentation.crop_flip import random_crop_flip
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import graph_function, prefetched
+from lade_tf.data.streams import graph_function, prefetched, restartable
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
 PARALLEL_BATCHES = 2
@@ -89,6 +89,7 @@ class ImageData(DataSet):
         """(height, width, channels)."""
         return self.train.images.shape[1:]
 
+    @restartable
     def train_batches(
         self,
         batch_size,

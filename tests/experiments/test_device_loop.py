@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from binaries import TINY, run
-from reproduction import checkpoints, device_loop, methods, training
+from reproduction import device_loop, methods, training
 from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 from studies import export_program
@@ -19,6 +19,7 @@ from lade_tf import losses
 from lade_tf.data import ImageData, Split
 from lade_tf.files import read_json, write_json
 from lade_tf.optimizers import SGD, WarmupStepDecay
+from lade_tf.training import checkpoints
 
 COUNTS = [40, 15, 6]
 BASE = RunConfig(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from binaries import run
-from reproduction import builders, checkpoints, methods, training
+from reproduction import builders, methods, training
 from reproduction.config import RunConfig, parameter
 from reproduction.run_folder import RunFolder
 
@@ -19,6 +19,7 @@ import lade_tf
 from lade_tf import evaluation
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import read_json, write_json
+from lade_tf.training import checkpoints
 
 SECOND_STAGE = {name for name, method in methods.METHODS.items() if method.second_stage}
 UNTRAINED = {name for name, method in methods.METHODS.items() if not method.is_trained}

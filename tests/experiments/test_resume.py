@@ -4,15 +4,14 @@ import csv
 import json
 import re
 import time
-import types
 
 import h5py
 import numpy as np
 import pytest
 from binaries import TINY, run, start
-from reproduction import checkpoints
-from reproduction.callbacks import Checkpoint
 from reproduction.run_folder import RunFolder
+
+from lade_tf.training import checkpoints
 
 CLOCKS = {"seconds", "cpu_seconds", "images_per_second"}
 
@@ -114,19 +113,6 @@ def test_checkpoints_are_kept_by_number(tmp_path):
     assert kept == {"last.weights.h5", "previous.weights.h5", "epoch-0002.weights.h5"}
     with h5py.File(tmp_path / "run" / "epoch-0002.weights.h5") as file:
         assert checkpoints.Progress.of(file).epoch == 2
-
-
-def test_of_equal_scores_the_first_is_the_best(tmp_path, monkeypatch):
-    names = []
-    monkeypatch.setattr(checkpoints, "save", lambda *args: names.append(list(args[3])))
-    callback = Checkpoint(RunFolder(tmp_path), 1, 1, np.zeros(1), checkpoints.Progress())
-    optimizer = types.SimpleNamespace(learning_rate=0.1)
-    callback.set_model(types.SimpleNamespace(optimizer=optimizer, raw_logits=np.zeros_like))
-    third = float(np.float32(1 / 3))  # more than what nine digits say of it
-    for epoch, score in enumerate((third, third, 0.5)):
-        callback.on_epoch_begin(epoch)
-        callback.on_epoch_end(epoch, {"val_accuracy": score})
-    assert names == [[checkpoints.BEST], [], [checkpoints.BEST]]
 
 
 @pytest.mark.slow

@@ -1,42 +1,44 @@
-"""What happens between the steps and the epochs of a run."""
+"""What happens between the steps and the epochs of a training that can be resumed."""
 
 import math
+import pathlib
 import signal
-import sys
 import threading
 import time
 
 import keras
 import numpy as np
 
-from reproduction import checkpoints
+from lade_tf.training import checkpoints
+
+ADVICE = "A lower learning rate may help"
 
 
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch: a row in history.csv, then the last checkpoint.
 
-    In that order, so that a kill between the two leaves a row too many, which the resumed run
+    In that order, so that a kill between the two leaves a row too many, which the resumed training
     removes, and never one too few.
     """
 
-    def __init__(self, run, steps_per_epoch, batch_size, probe, progress, keep_every=0):
-        """Writes the checkpoints of a run that goes on from `progress`.
+    def __init__(self, folder, steps_per_epoch, probe, progress, keep_every=0, batch_size=None):
+        """Writes the checkpoints of a training that goes on from `progress`.
 
         Args:
-            run: the `RunFolder`; None checks as the others do and writes nothing.
+            folder: an existing folder; None checks as the others do and writes nothing.
             steps_per_epoch: steps in an epoch.
-            batch_size: images in a step.
-            probe: a few images, on which a checkpoint must give finite logits to be kept.
+            probe: a few inputs, on which a checkpoint must give finite logits to be kept.
             progress: the `checkpoints.Progress` of the model.
-            keep_every: of every how manieth epoch the checkpoint is kept; 0 for none.
+            keep_every: n, to keep the checkpoint of every n-th epoch; 0 for none.
+            batch_size: examples in a step, for the column images_per_second; None for none.
         """
         super().__init__()
-        self.run = run
+        self.folder = folder
         self.probe = probe
         self.steps_per_epoch = steps_per_epoch
-        self.images_per_epoch = steps_per_epoch * batch_size
         self.progress = progress
         self.keep_every = keep_every
+        self.batch_size = batch_size
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic(), time.process_time()
@@ -54,25 +56,27 @@ class Checkpoint(keras.callbacks.Callback):
             "learning_rate": self.learning_rate,
             "seconds": round(seconds, 2),
             "cpu_seconds": round(cpu_seconds, 2),
-            "images_per_second": round(self.images_per_epoch / seconds, 1),
         }
-        logs["images_per_second"] = row["images_per_second"]
+        if self.batch_size is not None:
+            images = self.steps_per_epoch * self.batch_size
+            row["images_per_second"] = logs["images_per_second"] = round(images / seconds, 1)
         self._refuse_ruined_weights(epoch)
-        self.progress = checkpoints.Progress(epoch + 1)
-        if self.run is None:
+        self.progress = checkpoints.Progress(epoch + 1, stopped=self.model.stop_training)
+        if self.folder is None:
             return
-        history = self.run.read_history()[:epoch]
-        self.run.write_history([*history, row])
+        history = checkpoints.read_history(self.folder)[:epoch]
+        checkpoints.write_history(self.folder, [*history, row])
         # As the others are read, without the digits that aren't written: a tie isn't better.
-        *history, row = self.run.read_history()
-        checkpoints.save(self.run, self.model, self.progress, self._more_names(row, history))
+        *history, row = checkpoints.read_history(self.folder)
+        names = self._more_names(row, history)
+        checkpoints.save(self.folder, self.model, self.progress, names)
 
     def save_inside_epoch(self, epoch, step):
         """Writes the last checkpoint after some steps of an epoch."""
         progress = checkpoints.Progress(
             epoch, step, *self._seconds(), checkpoints.metric_values(self.model)
         )
-        checkpoints.save(self.run, self.model, progress)
+        checkpoints.save(self.folder, self.model, progress)
 
     def _seconds(self):
         """Returns the seconds of this epoch, those before an interruption too, and of processor."""
@@ -97,16 +101,20 @@ class Checkpoint(keras.callbacks.Callback):
             step = (epoch + 1) * self.steps_per_epoch
             raise FloatingPointError(
                 f"the logits aren't finite after step {step} (the end of epoch {epoch + 1}). "
-                + last_good(self.run, epoch)
+                + last_good(self.folder, epoch)
             )
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops training at the first step whose loss isn't finite, naming it."""
+    """Stops training at the first step whose loss isn't finite, by a FloatingPointError."""
 
-    def __init__(self, run, steps_per_epoch, progress):
+    def __init__(self, folder, steps_per_epoch, progress):
+        """Takes the folder of the checkpoints, steps in an epoch, and the `Progress` at the start.
+
+        The folder is for the message alone; None where another process writes them.
+        """
         super().__init__()
-        self.run = run
+        self.folder = folder
         self.steps_per_epoch = steps_per_epoch
         self.first_step = progress.step
 
@@ -120,15 +128,16 @@ class StopOnNaN(keras.callbacks.Callback):
             step = self.epoch * self.steps_per_epoch + batch + 1
             raise FloatingPointError(
                 f"the loss became {loss} at step {step} (epoch {self.epoch + 1}, batch "
-                f"{batch + 1}). {last_good(self.run, self.epoch)}"
+                f"{batch + 1}). {last_good(self.folder, self.epoch)}"
             )
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """On SIGTERM, which announces that the machine is taken away: a checkpoint, then the end.
+    """On SIGTERM, which announces that the machine is taken away: a checkpoint, then SystemExit.
 
     It stands behind `checkpoint` in the list of callbacks. The checkpoint is of the step that the
-    signal fell into, or, without `inside_epochs`, of the epoch before.
+    signal fell into, or, without `inside_epochs`, of the epoch before. Outside the main thread,
+    where Python hears no signals, it does nothing.
     """
 
     def __init__(self, checkpoint, inside_epochs=True):
@@ -166,15 +175,12 @@ class StopOnSignal(keras.callbacks.Callback):
             self._stop(f"epoch {epoch + 1}")
 
     def _stop(self, place):
-        sys.exit(f"stopped by SIGTERM after {place}. The same command goes on from there")
+        raise SystemExit(f"stopped by SIGTERM after {place}. The same call goes on from there")
 
 
-def last_good(run, epochs):
+def last_good(folder, epochs):
     """Says which checkpoint is kept after `epochs` good epochs."""
     if epochs == 0:
-        return "There is no checkpoint yet. A lower --learning_rate may help"
-    path = run.file(checkpoints.LAST) if run else "the chief's"
-    return (
-        f"The last good checkpoint, of epoch {epochs}, is kept: {path}. "
-        "A lower --learning_rate may help"
-    )
+        return f"There is no checkpoint yet. {ADVICE}"
+    path = "the chief's" if folder is None else pathlib.Path(folder, checkpoints.LAST)
+    return f"The last good checkpoint, of epoch {epochs}, is kept: {path}. {ADVICE}"
