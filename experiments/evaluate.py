@@ -17,7 +17,7 @@ stands for what can't be told from that, and another prior is refused.
 import pathlib
 
 from absl import flags
-from reproduction import classifiers, cli, comparison, predictions, provenance, recipes
+from reproduction import classifiers, cli, finished_runs, predictions, provenance, recipes
 
 import lade_tf
 from lade_tf import evaluation, priors
@@ -55,7 +55,7 @@ def load():
         if given := [f"--{name}" for name in names if FLAGS[name].value is not None]:
             raise ValueError(f"{' and '.join(given)} is for --model: a run knows its data set")
         cli.check_run(FLAGS.run, " --dataset=NAME")
-        return comparison.load_saved(FLAGS.run)
+        return finished_runs.load_saved(FLAGS.run)
     if FLAGS.model is not None and FLAGS.dataset is None:
         raise ValueError("--model needs --dataset, the data set to test it on")
     model = classifiers.load(FLAGS.run, FLAGS.model)
@@ -117,7 +117,7 @@ def target_priors(saved):
 
 def main():
     check_flags()
-    other = FLAGS.compare and comparison.load_saved(FLAGS.compare)
+    other = FLAGS.compare and finished_runs.load_saved(FLAGS.compare)
     saved = load()
     if other:
         evaluation.check_same_images(saved, other)

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 from paper import suites
-from reproduction import cli, comparison, recipes
+from reproduction import cli, finished_runs, recipes
 from reproduction.config import REPEATS, RunConfig
 
 from lade_tf import evaluation, metrics, plots, priors
@@ -35,9 +35,9 @@ MOST_COLUMNS = 3
 GROUP = ("dataset", "imbalance_ratio", "epochs")
 FIGURE_3_LOSSES = ("softmax", "balanced_softmax", "lade")
 # The methods of the paper's shifted tables: what else is compared stands in tables.
-METHODS = [
+DRAWN = [
     method
-    for method in comparison.METHODS
+    for method in finished_runs.VARIANTS
     if method.loss in ("softmax", "balanced_softmax", "causal_norm", "lade")
 ]
 
@@ -57,7 +57,7 @@ def find_groups(folder, wanted):
         wanted: {configuration key of `GROUP`: value or None for any}.
     """
     groups = {}
-    for run in comparison.find_runs(folder):
+    for run in finished_runs.find_runs(folder):
         groups.setdefault(group_name(run), []).append(run)
     matching = {
         name: members
@@ -86,7 +86,7 @@ def follows_recipe(run, free=()):
 
 def by_training_seed(members):
     """Returns one run for each training seed, the lowest first."""
-    return list(comparison.training_seeds(comparison.by_seeds(members)).values())
+    return list(finished_runs.training_seeds(finished_runs.by_seeds(members)).values())
 
 
 def repeats(members, method):
@@ -109,7 +109,7 @@ def uniform_panels(figure_name, members):
     already; it is left out.
     """
     drawn = set()
-    for method in METHODS:
+    for method in DRAWN:
         chosen = repeats(members, method)
         if not chosen:
             print(f"figure {figure_name}: no run of {method.label}")
@@ -152,7 +152,7 @@ def draw_class_logits(members):
 
 def wanted_alphas(dataset):
     """Returns the alphas that figure 3 shows of a data set: the published and the suite's."""
-    published = {alpha for (name, _), (alpha, _) in recipes.LADE.items() if name == dataset}
+    published = {alpha for (name, _), (alpha, _) in recipes.TABLE_7.items() if name == dataset}
     return published.union(suites.FIGURE_3_ALPHA if dataset == "cifar100_lt" else ())
 
 
@@ -182,12 +182,12 @@ def draw_accuracy_curves(members):
     names = evaluation.feasible(evaluation.SHIFTS, per_class)
     for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
         print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
-    found = {method: repeats(members, method) for method in METHODS}
+    found = {method: repeats(members, method) for method in DRAWN}
     for method in (method for method, chosen in found.items() if not chosen):
         print(f"figure curves: no run of {method.label}")
     if not any(found.values()):
         return None
-    marks, caption = comparison.say_precisions(list(found.values()))
+    marks, caption = finished_runs.say_precisions(list(found.values()))
     curves = {}
     for (method, chosen), mark in zip(found.items(), marks, strict=True):
         accuracies = [accuracy_curve(run.predictions, method, names) for run in chosen]
@@ -219,7 +219,7 @@ def panel_figure(draw, panels, panel_inches=(3.2, 2.6)):
     """Returns a figure of one `draw(axes, *arguments)` for each (title, run, arguments)."""
     if not panels:
         return None
-    marks, caption = comparison.say_precisions([[run] for _, run, _ in panels])
+    marks, caption = finished_runs.say_precisions([[run] for _, run, _ in panels])
     rows = -(-len(panels) // MOST_COLUMNS)
     columns = -(-len(panels) // rows)  # four make a square
     # A legend as wide as three panels stands in lines below a single one.

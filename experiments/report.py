@@ -11,7 +11,7 @@ script are lade_tf's (`lade_tf.evaluation.write_page`).
 import pathlib
 
 from absl import flags
-from reproduction import cli, comparison
+from reproduction import cli, finished_runs
 
 from lade_tf import evaluation
 from lade_tf.files import read_json
@@ -25,7 +25,7 @@ def write_report(paths, output, overwrite=False):
         raise ValueError("--runs must name at least one run folder")
     output = pathlib.Path(output)
     cli.check_new_file(output, overwrite=overwrite)
-    loaded = [comparison.load_run(path) for path in paths]
+    loaded = [finished_runs.load_run(path) for path in paths]
     names = _names(loaded)
     evaluation.write_page(
         {name: run.saved for name, run in zip(names, loaded, strict=True)},

@@ -12,8 +12,8 @@ SIZES = {"256x100": 0.5, "128x365": 0.5, "256x1000": 0.25, "256x8142": 0.15}
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of the table.
+class Bound:
+    """What a benchmark should reach: a row of the table.
 
     Attributes:
         file: the benchmark, of experiments/benchmarks, and its results.
@@ -48,10 +48,12 @@ def _of_size(size):
 
     what, masks = f"LADE and its gradient, {shape}", "PyTorch, C × N masks"
     return (
-        Row("loss", f"{what}, in a graph", masks, SIZES[size], in_graph("lade / pytorch")),
-        Row("loss", f"{what}, a call from Python", masks, SIZES[size], from_python),
-        Row("loss", f"{what}, in a graph", "cross-entropy", 1.5, in_graph("lade / cross-entropy")),
-        Row("loss", f"its extra memory, XLA or not, {shape}", "the logits", 3, memory),
+        Bound("loss", f"{what}, in a graph", masks, SIZES[size], in_graph("lade / pytorch")),
+        Bound("loss", f"{what}, a call from Python", masks, SIZES[size], from_python),
+        Bound(
+            "loss", f"{what}, in a graph", "cross-entropy", 1.5, in_graph("lade / cross-entropy")
+        ),
+        Bound("loss", f"its extra memory, XLA or not, {shape}", "the logits", 3, memory),
     )
 
 
@@ -64,19 +66,19 @@ def _epoch(precision):
 
 
 BASE = "import tensorflow, keras"
-ROWS = (
+BOUNDS = (
     *(row for size in SIZES for row in _of_size(size)),
-    Row("train_step", "step with LADE", "with softmax", 1.02, _median("lade / cross-entropy")),
-    Row("epoch", "images/s, float32", "PyTorch", 1.0, _epoch("float32"), at_least=True),
-    Row("epoch", "images/s, bfloat16", "PyTorch", 1.0, _epoch("bfloat16"), at_least=True),
-    Row(
+    Bound("train_step", "step with LADE", "with softmax", 1.02, _median("lade / cross-entropy")),
+    Bound("epoch", "images/s, float32", "PyTorch", 1.0, _epoch("float32"), at_least=True),
+    Bound("epoch", "images/s, bfloat16", "PyTorch", 1.0, _epoch("bfloat16"), at_least=True),
+    Bound(
         "evaluate",
         "11 priors, all metrics, 10,000 × 100",
         "11 × softmax + argmax",
         8,
         lambda result: result["results"]["CIFAR-100"]["ratio"],
     ),
-    Row(
+    Bound(
         "input_pipeline",
         "224-pixel training images/s",
         "Pillow, one core each",
@@ -84,7 +86,7 @@ ROWS = (
         lambda result: result["variants"]["training"]["ratio_to_pillow"],
         at_least=True,
     ),
-    Row(
+    Bound(
         "input_pipeline",
         "the same, two cores",
         "one core",
@@ -92,10 +94,10 @@ ROWS = (
         lambda result: result["two_cores_over_one"],
         at_least=True,
     ),
-    Row("adapt", "export, prior stored", "without one", 1.01, _median("stored prior / no prior")),
-    Row("adapt", "export, prior given", "without one", 1.01, _median("given prior / no prior")),
-    Row("startup", "`import lade_tf`", f"`{BASE}`", 1.1, _median(f"import lade_tf / {BASE}")),
-    Row("startup", "`train.py --help`", f"`{BASE}`", 1.1, _median(f"train.py --help / {BASE}")),
+    Bound("adapt", "export, prior stored", "without one", 1.01, _median("stored prior / no prior")),
+    Bound("adapt", "export, prior given", "without one", 1.01, _median("given prior / no prior")),
+    Bound("startup", "`import lade_tf`", f"`{BASE}`", 1.1, _median(f"import lade_tf / {BASE}")),
+    Bound("startup", "`train.py --help`", f"`{BASE}`", 1.1, _median(f"train.py --help / {BASE}")),
 )
 
 
@@ -105,7 +107,7 @@ def table(folder):
         "| benchmark | what | against | to reach | reached | on |",
         "|---|---|---|---|---|---|",
     ]
-    for row in ROWS:
+    for row in BOUNDS:
         bound = f"{'≥' if row.at_least else '≤'} {row.bound:g}"
         # What another machine measured lies beside it, as FILE-MACHINE.json.
         paths = sorted([*folder.glob(f"{row.file}.json"), *folder.glob(f"{row.file}-*.json")])

@@ -66,7 +66,7 @@ class Row:
         mark: of the published figures.
         epochs: of the published figures, where a table has rows of several.
         our_epochs: of ours.
-        runs: the `comparison.Run`s that ours were computed from.
+        runs: the `FinishedRun`s that ours were computed from.
         own_mark: of ours.
     """
 
@@ -129,7 +129,7 @@ class Comparison:
         low, high: ends of its 95 % interval.
         sd: of several pairs, else None.
         seeds: how many pairs.
-        runs: the `comparison.Run`s that it was computed from.
+        runs: the `FinishedRun`s that it was computed from.
         our_epochs: theirs.
         own_mark: of the row.
     """

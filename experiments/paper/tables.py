@@ -8,9 +8,9 @@ import pathlib
 
 import numpy as np
 import scipy.stats
-from reproduction import comparison
-from reproduction.comparison import subsets, training_seeds
+from reproduction import finished_runs
 from reproduction.config import RunConfig
+from reproduction.finished_runs import subsets, training_seeds
 from reproduction.methods import POLICIES
 
 from lade_tf import evaluation, priors
@@ -87,9 +87,9 @@ ABLATED = [
 # Without LADER both estimators are the same loss: the runs of one stand for both.
 ABLATIONS = ({}, {"remine_lambda": 0}, {"alpha": 0, "estimator": "reference"})
 
-METHODS = {method.label: method for method in comparison.METHODS}
+VARIANTS = {method.label: method for method in finished_runs.VARIANTS}
 # The published figures came from the first.
-LADE = ("LADE (reference)", "LADE (paper)")
+LADE_ROWS = ("LADE (reference)", "LADE (paper)")
 OTHER_RATIO = ("9", "10")
 SEEDS_NOTE = "Ours: mean ± standard deviation (number of seeds)."
 SUBSETS_NOTE = (
@@ -122,13 +122,13 @@ class Results:
     """Finished runs below a folder and their metrics, each computed once."""
 
     def __init__(self, folder):
-        self.runs = comparison.find_runs(folder)
+        self.runs = finished_runs.find_runs(folder)
         self._metrics = {}
 
     def of(self, method, setting, precisions=tuple(POLICIES)):
         """Returns {(data_seed, seed): run} of the runs that count; `method` None has none."""
         recipe = setting.recipe(method) if method else None
-        return comparison.by_seeds(
+        return finished_runs.by_seeds(
             run
             for run in self.runs
             if recipe and run.config.precision in precisions and run.config.follows(recipe)
@@ -159,13 +159,13 @@ def entries(number):
     """Yields (name, method, settings, published row, whether its figures are this row's)."""
     for index, row in enumerate(PUBLISHED[number]["rows"]):
         ablation = number == "8"
-        labels = LADE if ablation or row["name"] == "LADE" else (row["name"],)
+        labels = LADE_ROWS if ablation or row["name"] == "LADE" else (row["name"],)
         settings = ABLATED[index].with_each("changed", ABLATIONS) if ablation else COLUMNS[number]
         if "epochs" in row:
             settings = [dataclasses.replace(s, epochs=row["epochs"]) for s in settings]
         for label in labels:
             name = f"{row['name']}, {label}" if ablation else label
-            yield name, METHODS.get(label), settings, row, label != LADE[1]
+            yield name, VARIANTS.get(label), settings, row, label != LADE_ROWS[1]
 
 
 def build(number, results, epochs=None, imbalance_ratio=None):
@@ -209,7 +209,7 @@ def build(number, results, epochs=None, imbalance_ratio=None):
 
 def _with_precisions(rows):
     """Returns the rows, with marks where their runs differ in precision, and the notes on these."""
-    marks, notes = comparison.say_precisions([row.runs for row in rows])
+    marks, notes = finished_runs.say_precisions([row.runs for row in rows])
     marked = zip(rows, marks, strict=True)
     return tuple(dataclasses.replace(row, own_mark=mark) for row, mark in marked), notes
 
@@ -278,7 +278,7 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
 
 def answer(results, epochs=None):
     """Returns a `Table` that compares the two losses and PC Softmax, None without such runs."""
-    pairs = [tuple(METHODS[label] for label in labels) for labels in ASKED]
+    pairs = [tuple(VARIANTS[label] for label in labels) for labels in ASKED]
     rows = []
     for setting in COLUMNS["2"]:
         found = list(_paired(results, pairs, dataclasses.replace(setting, **_changes("2", epochs))))
@@ -321,10 +321,10 @@ def _pairs(methods):
     different = {}
     for method in methods:
         different.setdefault((method.loss, method.estimator, method.adapts_to_uniform), method)
-    for index, label in enumerate(LADE):
+    for index, label in enumerate(LADE_ROWS):
         for method in different.values():
-            if method.label not in LADE[: index + 1]:
-                yield METHODS[label], method
+            if method.label not in LADE_ROWS[: index + 1]:
+                yield VARIANTS[label], method
 
 
 def _paired(results, pairs, setting):

@@ -217,7 +217,7 @@ class RunConfig:
         kept = ("recipe", "imbalance_ratio", "epochs", "image_size", "estimator", *recipes.LADER)
         kept = {name: getattr(self, name) for name in kept}
         published = self._resolve(self.dataset, self.loss, **kept)
-        of_lade = recipes.LADE.get((self.dataset, self.imbalance_ratio), (None, None))
+        of_lade = recipes.TABLE_7.get((self.dataset, self.imbalance_ratio), (None, None))
         of_lade = dict(zip(recipes.LADER, of_lade, strict=True))
         size = published.image_size and recipes.IMAGE_SIZE
         published = dataclasses.replace(published, image_size=size, **of_lade)
@@ -322,11 +322,11 @@ class RunConfig:
     def _with_parameters(self, given):
         """Returns the configuration with the parameters of its method."""
         own = self.method.parameters
-        published = recipes.LADE.get((self.dataset, self.imbalance_ratio), ())
+        published = recipes.TABLE_7.get((self.dataset, self.imbalance_ratio), ())
         values = {**own, **dict(zip(recipes.LADER, published, strict=False)), **given}
         missing = [f"--{name}" for name in own if values[name] is REQUIRED]
         if missing:
-            known = [f"{name} at {ratio}" if ratio else name for name, ratio in recipes.LADE]
+            known = [f"{name} at {ratio}" if ratio else name for name, ratio in recipes.TABLE_7]
             raise ValueError(
                 f"--dataset={self.dataset} --loss={self.loss} has no published parameters at "
                 f"--imbalance_ratio={self.imbalance_ratio:g}: give {' and '.join(missing)}. "

@@ -111,7 +111,7 @@ PER_LOSS = {
 LADER = ("alpha", "remine_lambda")
 # LADER's parameters for (data set, imbalance ratio): table 7; for CIFAR-10-LT as for CIFAR-100-LT,
 # for a folder the library's. Other ratios have no published values: the flags must be given.
-LADE = {
+TABLE_7 = {
     ("digits_lt", 20): (0.1, 0.01),
     ("places_lt", None): (0.005, 0.1),
     ("imagenet_lt", None): (0.05, 0.5),

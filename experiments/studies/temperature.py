@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 from absl import flags
-from reproduction import cli, comparison, provenance
+from reproduction import cli, finished_runs, provenance
 
 from lade_tf import evaluation, label_shift
 from studies.halves import split
@@ -92,7 +92,7 @@ def main():
     cli.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
-    loaded = {run.path.name: run.saved for run in map(comparison.load_run, FLAGS.runs)}
+    loaded = {run.path.name: run.saved for run in map(finished_runs.load_run, FLAGS.runs)}
     for name, saved in loaded.items():
         check_sample(saved, name)
     start = time.monotonic()

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 from absl import flags
-from reproduction import cli, comparison, provenance
+from reproduction import cli, finished_runs, provenance
 
 from lade_tf import evaluation, label_shift, metrics, priors
 from studies.halves import split
@@ -120,7 +120,7 @@ def main():
     cli.check_new_file(FLAGS.output)
     for target in FLAGS.targets:
         evaluation.check_prior_name(target)
-    loaded = {run.path.name: run.saved for run in map(comparison.load_run, FLAGS.runs)}
+    loaded = {run.path.name: run.saved for run in map(finished_runs.load_run, FLAGS.runs)}
     start = time.monotonic()
     results = {
         name: {target: measure(saved, target, FLAGS.draws) for target in FLAGS.targets}

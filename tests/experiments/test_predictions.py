@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import report
 from paper import suites
-from reproduction import comparison, predictions
+from reproduction import finished_runs, predictions
 from reproduction.config import RunConfig
 from reproduction.predictions import SavedPredictions
 
@@ -57,7 +57,7 @@ def reduced(folder, saved, keep_logits=False):
 @pytest.mark.parametrize("source", [TRAIN, UNIFORM, np.array([0.1, 0.2, 0.3, 0.4])])
 def test_predictions_tell_what_the_logits_told(source, tmp_path):
     saved = make_saved(source)
-    kept = comparison.load_saved(reduced(tmp_path, saved))
+    kept = finished_runs.load_saved(reduced(tmp_path, saved))
     assert isinstance(kept, SavedPredictions)
     for name in ("uniform", "forward:50", "backward:50", "forward:5"):
         test = evaluation.prior_for(saved, name)
@@ -117,7 +117,7 @@ def test_paired_comparisons_need_no_logits(tmp_path):
 
 def test_what_needs_the_logits_names_their_file(tmp_path):
     folder = reduced(tmp_path, make_saved())
-    kept = comparison.load_saved(folder)
+    kept = finished_runs.load_saved(folder)
     path = folder / "test_logits.npz"
     for prior in (np.array([0.7, 0.1, 0.1, 0.1]), np.full(5, 0.2)):
         with pytest.raises(ValueError, match=f"one of source, uniform, forward:50.*{path}.*isn't"):
@@ -125,7 +125,7 @@ def test_what_needs_the_logits_names_their_file(tmp_path):
     with pytest.raises(ValueError, match=f"{path}, which isn't there"):
         evaluation.evaluate_shifts(kept, ["forward:50"], reading="paper")
     with pytest.raises(ValueError, match=f"{path} isn't there"):
-        comparison.load_run(folder).saved  # noqa: B018  what studies.temperature and others ask for
+        finished_runs.load_run(folder).saved  # noqa: B018  what studies.temperature and others ask for
     with pytest.raises(ValueError, match=f"{path} isn't there"):
         report.write_report([folder], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -139,12 +139,12 @@ def test_kept_logits_are_float16_and_read_as_float32(tmp_path):
     folder = reduced(tmp_path, saved, keep_logits=True)
     with np.load(folder / "test_logits.npz") as file:
         assert file["logits"].dtype == np.float16
-    for again in (comparison.load_saved(folder), comparison.load_run(folder).saved):
+    for again in (finished_runs.load_saved(folder), finished_runs.load_run(folder).saved):
         assert again.logits.dtype == np.float32
         np.testing.assert_allclose(again.logits, saved.logits, rtol=2**-11, atol=1e-6)
         np.testing.assert_array_equal(again.labels, saved.labels)
     # Tables and figures have the numbers of the float32 logits all the same.
-    kept = comparison.load_run(folder).predictions
+    kept = finished_runs.load_run(folder).predictions
     np.testing.assert_array_equal(kept.confidence, SavedPredictions.of(saved).confidence)
 
 
@@ -234,7 +234,7 @@ def test_committed_logits_are_in_float16_of_the_runs_that_keep_them():
     for folder in folders:
         with np.load(folder / "test_logits.npz") as file:
             assert file["logits"].dtype == np.float16
-        run = comparison.load_run(folder)
+        run = finished_runs.load_run(folder)
         for prior in (UNIFORM_100, evaluation.prior_for(run.saved, "backward:50")):
             outcomes = run.saved.adapted_to(prior), run.predictions.adapted_to(prior)
             same = np.mean(outcomes[0].predicted == outcomes[1].predicted)

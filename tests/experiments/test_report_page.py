@@ -13,7 +13,7 @@ import binaries
 import numpy as np
 import pytest
 import report
-from reproduction import comparison
+from reproduction import finished_runs
 
 from lade_tf import evaluation, priors
 from lade_tf.evaluation import SavedLogits
@@ -71,7 +71,7 @@ def test_the_page_holds_the_exact_logits_and_priors(small):
     data = embedded(page)
     assert [run["name"] for run in data["runs"]] == ["entangled", "b<i>"]
     for path, run in zip(paths, data["runs"], strict=True):
-        saved = comparison.load_run(path).saved
+        saved = finished_runs.load_run(path).saved
         logits = np.frombuffer(gzip.decompress(base64.b64decode(run["logits"])), "<f4")
         np.testing.assert_array_equal(logits.reshape(saved.logits.shape), saved.logits)
         np.testing.assert_array_equal(run["source_prior"], saved.source_prior)
@@ -93,7 +93,7 @@ def test_the_page_is_self_contained_and_has_a_table_without_javascript(small):
     assert "default-src 'none'" in text and text.count("</script>") == 2
     table = re.search(r"<pre>(.*?)</pre>", text, re.DOTALL)[1]
     uniform = priors.uniform_prior(4)
-    accuracy = evaluation.evaluate(comparison.load_run(paths[1]).saved, uniform, uniform)
+    accuracy = evaluation.evaluate(finished_runs.load_run(paths[1]).saved, uniform, uniform)
     assert re.search(rf"^b&lt;i&gt; +{100 * accuracy['accuracy']:.2f} ", table, re.MULTILINE)
 
 
@@ -247,7 +247,7 @@ def group_confusion(saved, target, test):
 def check_numbers(shown, paths, prior):
     """The page's numbers are those of evaluate.py, to 4 digits, for every run on it."""
     for run, path in zip(shown["runs"], paths, strict=True):
-        saved = comparison.load_run(path).saved
+        saved = finished_runs.load_run(path).saved
         told = prior if shown["told"] else saved.source_prior
         expected = evaluation.evaluate(saved, told, prior)
         for name in METRICS:

@@ -13,7 +13,7 @@ import pytest
 import sweep
 from binaries import run, start
 from paper import suites, tables
-from reproduction import comparison, methods, predictions
+from reproduction import finished_runs, methods, predictions
 from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
@@ -373,7 +373,7 @@ def test_the_suite_fills_the_tables_that_it_names():
 def test_runs_on_other_subsets_count_whatever_the_seeds_of_the_suite(seed):
     planned = sweep.plan(suites.cifar100_lt(seeds=(seed,)), COMMON, "runs", "results")
     seeds = [(r.config.data_seed, r.config.seed) for r in planned if r.config.data_seed]
-    assert len(seeds) == 6 and set(seeds) == comparison.subsets(dict.fromkeys(seeds)).keys()
+    assert len(seeds) == 6 and set(seeds) == finished_runs.subsets(dict.fromkeys(seeds)).keys()
 
 
 def test_the_committed_full_runs_count_unless_a_precision_is_asked_for(tmp_path):

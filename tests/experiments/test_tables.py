@@ -13,7 +13,7 @@ from binaries import run
 from oracles import resampled_interval
 from paper import table_formats, tables
 from paper.table_formats import Comparison, Figure, Row, Table
-from reproduction import comparison
+from reproduction import finished_runs
 from reproduction.config import RunConfig
 
 from lade_tf.evaluation import SavedLogits
@@ -328,7 +328,7 @@ def test_borrowed_figures_and_other_precisions_are_named(outputs, results):
     ]
     softmaxes = {"Softmax", "PC Softmax"}
     subsets = {f"{name}, several subsets" for name in ("LADE (reference)", *softmaxes)}
-    pairs = {f"{lade} − {name}" for lade in tables.LADE for name in softmaxes}
+    pairs = {f"{lade} − {name}" for lade in tables.LADE_ROWS for name in softmaxes}
     assert marked == [
         ("2", {"LADE (paper)", *subsets}),
         ("2", pairs),
@@ -475,7 +475,7 @@ def test_a_half_copied_folder_is_no_run(tmp_path):
     for name in ("whole", "half"):
         write_run(tmp_path / name, **SOFTMAX, key=0)
     (tmp_path / "half" / "result.json").unlink()
-    assert [run.path.name for run in comparison.find_runs(tmp_path)] == ["whole"]
+    assert [run.path.name for run in finished_runs.find_runs(tmp_path)] == ["whole"]
 
 
 def test_runs_on_other_test_images_are_not_compared(tmp_path):

@@ -20,8 +20,8 @@ PRECISION_MARK = "‡"
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of the paper's tables.
+class Variant:
+    """A method as it is or told the label distribution: a row of the paper's tables.
 
     Attributes:
         label: its name, the paper's where the paper has it.
@@ -45,22 +45,22 @@ class Method:
         return test_prior if self.told else saved.source_prior
 
 
-def _rows():
+def _variants():
     """Yields every method as it is and told the prior; LADE, which is always told, by estimator."""
     for loss, method in methods.METHODS.items():
         if loss == "lade":
             for estimator in ops.ESTIMATORS:
-                yield Method(f"{method.label} ({estimator})", loss, estimator, told=True)
+                yield Variant(f"{method.label} ({estimator})", loss, estimator, told=True)
         else:
-            yield Method(method.label, loss)
-            yield Method(f"PC {method.label}", loss, told=True)
+            yield Variant(method.label, loss)
+            yield Variant(f"PC {method.label}", loss, told=True)
 
 
-METHODS = tuple(_rows())
+VARIANTS = tuple(_variants())
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run: where it lies and its configuration."""
 
     path: pathlib.Path
@@ -76,19 +76,19 @@ class Run:
         """Its `SavedLogits`; a ValueError names the file where they aren't kept."""
         return predictions.load_logits(self.path)
 
-    def is_of(self, method):
-        return (self.config.loss, self.config.estimator) == (method.loss, method.estimator)
+    def is_of(self, variant):
+        return (self.config.loss, self.config.estimator) == (variant.loss, variant.estimator)
 
 
 def load_run(path):
-    """Returns the finished `Run` in a folder: a run folder or one of committed results."""
+    """Returns the `FinishedRun` in a folder: a run folder or one of committed results."""
     path = pathlib.Path(path)
     if not (path / "result.json").exists():
         raise ValueError(f"{path} must hold a finished run; it has no result.json")
     result = read_json(path / "result.json")
     if "config" not in result:
         raise ValueError(f"{path / 'result.json'} must hold the run's config")
-    return Run(path, RunConfig.from_json(result["config"], path / "result.json"))
+    return FinishedRun(path, RunConfig.from_json(result["config"], path / "result.json"))
 
 
 def load_saved(path):
@@ -102,7 +102,7 @@ def load_saved(path):
 
 
 def find_runs(folder):
-    """Returns every finished `Run` below a folder, sorted by path.
+    """Returns every `FinishedRun` below a folder, sorted by path.
 
     A folder without result.json isn't one: the result is written and copied last.
     """
@@ -113,7 +113,7 @@ def find_runs(folder):
 
 
 def by_seeds(found):
-    """Returns {(data_seed, seed): `Run`}; of several with the same seeds, one in float32."""
+    """Returns {(data_seed, seed): run}; of several with the same seeds, one in float32."""
     of_seeds = {}
     for run in sorted(found, key=lambda run: run.config.precision != "float32"):
         of_seeds.setdefault((run.config.data_seed, run.config.seed), run)
@@ -134,7 +134,7 @@ def say_precisions(groups):
     """Says once in which precisions the runs of a table or a figure were trained.
 
     Args:
-        groups: for each row, panel or curve its `Run`s.
+        groups: for each row, panel or curve its `FinishedRun`s.
 
     Returns:
         (marks, notes): a mark or "" for each group, and a sentence unless all are in float32.
