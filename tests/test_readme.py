@@ -18,12 +18,13 @@ def code_blocks(language):
 def test_the_python_examples_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks("python")
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names = {}
     exec("\n".join(blocks), names)
     np.testing.assert_allclose(names["adapted"].target_prior, [0.2, 0.3, 0.5], atol=0.07)
     assert names["adapted"].temperature != 1
     assert (tmp_path / "saved_model" / "saved_model.pb").exists()
+    assert len(names["saved"].logits) == 1000 and (tmp_path / "page.html").exists()
 
 
 def test_the_first_example_is_short():

@@ -10,14 +10,14 @@ import tensorflow as tf
 from lade_tf.checks import check_choice, check_integer, check_number
 from lade_tf.data import random
 from lade_tf.data.augmentation import color_jitter, mixup, policies, resized_crop
+from lade_tf.data.batch_streams import graph_function, prefetched, restartable
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_range, check_sampling
 from lade_tf.data.files import image_decoding
 from lade_tf.data.files.file_reading import read_files
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import graph_function, prefetched, restartable
 
 # AutoAugment's policy and the size of Cutout's square are for images of 32 × 32.
-AUGMENTATIONS = tuple(name for name in policies.AUGMENTATIONS if name != "autoaugment_cutout")
+FILE_AUGMENTATIONS = tuple(name for name in policies.AUGMENTATIONS if name != "autoaugment_cutout")
 
 # 256 images of 224 × 224 are 154 MB.
 PREFETCHED_BATCHES = 2
@@ -165,7 +165,9 @@ class FileData(DataSet):
         """
         check_sampling(sampler, mixup_alpha)
         if isinstance(augment, str):
-            check_choice(augment, AUGMENTATIONS, f"augment for images of {self.size} × {self.size}")
+            check_choice(
+                augment, FILE_AUGMENTATIONS, f"augment for images of {self.size} × {self.size}"
+            )
         check_epochs(initial_epoch, epochs)
         steps = self.steps_per_epoch(batch_size)
         mean_pixel = tuple(255 * mean for mean in self.mean)

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from lade_tf.data.augmentation import mixup, policies
 from lade_tf.data.augmentation.crop_flip import random_crop_flip
+from lade_tf.data.batch_streams import graph_function, prefetched, restartable
 from lade_tf.data.data_set import DataSet, check_array, check_epochs, check_sampling
 from lade_tf.data.samplers import epoch_sampler, epoch_seed
-from lade_tf.data.streams import graph_function, prefetched, restartable
 
 # One map call makes a whole batch, at about 80,000 32×32 images a second and core.
 PARALLEL_BATCHES = 2
@@ -122,7 +122,7 @@ class ImageData(DataSet):
                 numbers are a function of the same four, their own seeds have no effect. They see
                 float32 pixels in 0..255, whatever `pixel_max`; what they return is rounded to
                 whole pixels. Layers that can't be seeded are refused, see
-                `lade_tf/data/augmentation/keras_layers.py`.
+                `lade_tf.data.augmentation.keras_layers`.
             mixup_alpha: α > 0 of mixup, or None for none.
 
         Returns:

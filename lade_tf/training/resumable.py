@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_integer
-from lade_tf.data.streams import Origin, origin_of
+from lade_tf.data.batch_streams import Origin, origin_of
 from lade_tf.files import TEMPORARY, alone, read_json, write_json
 from lade_tf.models.multi_worker import is_multi_worker
 from lade_tf.training import checkpoints
@@ -120,7 +120,7 @@ def fit_from(model, origin, progress, **kwargs):
 
     Args:
         model: compiled.
-        origin: `lade_tf.data.streams.Origin` of its batches.
+        origin: `lade_tf.data.batch_streams.Origin` of its batches.
         progress: the `Progress` of the model.
         **kwargs: the other arguments of Keras' `fit`.
     """

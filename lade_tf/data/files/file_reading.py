@@ -5,9 +5,9 @@ import re
 
 import tensorflow as tf
 
+from lade_tf.data.batch_streams import graph_function
 from lade_tf.data.files import records
 from lade_tf.data.files.image_decoding import PARALLEL_FILES, bad_image_reason
-from lade_tf.data.streams import graph_function
 
 UNREADABLE = "is no image that can be read"
 

@@ -13,9 +13,9 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from lade_tf.data.batch_streams import graph_function
 from lade_tf.data.files import bmp, gif, records
 from lade_tf.data.files.file_bytes import byte, checked
-from lade_tf.data.streams import graph_function
 
 # Files that are decoded at the same time, one on each core that this process may use: decoding
 # keeps a core busy, and each may hold a large image.

@@ -1,4 +1,4 @@
-"""What all streams of batches are made with."""
+"""How streams of batches are made, and made again from another epoch on."""
 
 import dataclasses
 import functools

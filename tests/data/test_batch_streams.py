@@ -2,7 +2,7 @@ import pytest
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.data.streams import prefetched
+from lade_tf.data.batch_streams import prefetched
 
 
 def test_the_elements_stay():
