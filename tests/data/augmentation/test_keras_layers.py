@@ -221,6 +221,16 @@ def test_layers_come_after_the_standard_augmentation_and_leave_labels_alone():
         np.testing.assert_array_equal(same_labels, labels)
 
 
+def test_steps_epochs_and_seeds_have_draws_of_their_own():
+    split = make_data().train
+    split.images[:] = split.images[:1]
+    data = make_data(train=split, padding=0, flip=False)
+    layers = [keras.layers.RandomRotation(0.5)]
+    streams = [data.train_batches(6, epochs=2, seed=seed, augment=layers) for seed in (0, 1)]
+    images = np.concatenate([images for stream in streams for images, _ in stream])
+    assert outcomes(images) == len(images) == 2 * 2 * 24
+
+
 def test_layers_see_255_as_white_and_integers_are_rounded():
     grey = np.random.default_rng(0).integers(0, 17, (4, 5, 5, 1))
     invert, posterize = keras.layers.RandomInvert((1.0, 1.0)), keras.layers.RandomPosterization(1)
@@ -260,6 +270,12 @@ def test_the_same_layer_twice_draws_twice():
     once, twice = (seeded([layer] * times, SHAPE)(images, [1, 2]).numpy() for times in (1, 2))
     both = seeded([layer], SHAPE)(tf.constant(once), [1, 2]).numpy()
     assert (twice != both).any()
+
+
+def test_every_draw_of_a_layer_is_its_own():
+    shift = keras_cv_layer("RandomChannelShift")
+    shifted = seeded([shift], SHAPE)(tf.fill(SHAPE, 128.0), [1, 2]).numpy()[:, 0, 0]
+    assert (abs(np.diff(shifted)) > 1e-3).any(axis=0).all(), "channels are shifted alike"
 
 
 @pytest.mark.slow
