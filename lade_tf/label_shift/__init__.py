@@ -23,6 +23,7 @@ from lade_tf.label_shift.estimate import METHODS, PriorEstimate, estimate
 from lade_tf.label_shift.estimators import ESTIMATORS, Estimator, register_estimator
 from lade_tf.label_shift.hierarchical import HierarchicalFit, fit_hierarchical, hierarchical
 from lade_tf.label_shift.rlls import rlls
+from lade_tf.label_shift.shrunk_calibration import ShrunkCalibration, fit_shrunk_calibration
 from lade_tf.numerics import project_to_simplex
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "HierarchicalFit",
     "LabelShiftTest",
     "PriorEstimate",
+    "ShrunkCalibration",
     "SingularConfusionError",
     "bbse",
     "condition_number",
@@ -46,6 +48,7 @@ __all__ = [
     "fit_carried_prior",
     "fit_em",
     "fit_hierarchical",
+    "fit_shrunk_calibration",
     "fit_temperature",
     "hierarchical",
     "label_shift_test",

@@ -74,6 +74,7 @@ def hierarchical(
     centre=None,
     class_attributes=None,
     confidence=0.95,
+    calibration=None,
 ):
     """Target prior by a hierarchical model around a curve through the training prior.
 
@@ -96,6 +97,8 @@ def hierarchical(
         class_attributes: [classes] or [classes, k] numbers g that may explain how often classes
             occur, a habitat or a season: q_a ∝ π^a · exp(g·b), b fitted like a.
         confidence: Of the intervals, between 0 and 1.
+        calibration: What `fit_shrunk_calibration` found with these source samples and this training
+            prior, not to fit it again.
 
     Returns:
         The target prior, [classes] float64, sums to 1; `fit_hierarchical` tells more.
@@ -104,7 +107,7 @@ def hierarchical(
         ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range;
             there is no target sample.
     """
-    options = training_prior, centre, class_attributes, confidence
+    options = training_prior, centre, class_attributes, confidence, calibration
     return fit_hierarchical(source_probs, source_labels, target_probs, *options).prior
 
 
@@ -116,11 +119,12 @@ def fit_hierarchical(
     centre=None,
     class_attributes=None,
     confidence=0.95,
+    calibration=None,
 ):
     """As `hierarchical`, but returns a HierarchicalFit: the prior and what it rests on."""
     confidence = check_number(confidence, "confidence", above=0, below=1)
     samples = check_samples(source_probs, source_labels, target_probs)
-    options = training_prior, centre, class_attributes, confidence
+    options = training_prior, centre, class_attributes, confidence, calibration
     return solve_hierarchical(*samples, *options)
 
 
@@ -132,13 +136,20 @@ def solve_hierarchical(
     centre=None,
     class_attributes=None,
     confidence=0.95,
+    calibration=None,
 ):
     """A HierarchicalFit of checked arrays; the priors and attributes are checked here."""
     num_classes = source_probs.shape[1]
     training_prior, curve = _checked_curve(
         source_labels, num_classes, training_prior, centre, class_attributes
     )
-    calibration = solve_shrunk_calibration(source_probs, source_labels, training_prior)
+    if calibration is None:
+        calibration = solve_shrunk_calibration(source_probs, source_labels, training_prior)
+    elif len(calibration.biases) != num_classes:
+        raise ValueError(
+            f"calibration must be of {num_classes} classes, as source_probs; got one of "
+            f"{len(calibration.biases)}"
+        )
     source, target = calibration.calibrated(source_probs), calibration.calibrated(target_probs)
     on_curve = fit_curve(curve, source, source_labels, target)
     model = _Hierarchy(target, on_curve.prior, calibration.covariance)

@@ -9,9 +9,11 @@ import dataclasses
 
 import numpy as np
 
+from lade_tf.array_checks import check_source
 from lade_tf.label_shift.calibration import _log, _softmax
 from lade_tf.label_shift.confusion import label_shares
 from lade_tf.numerics import row_blocks
+from lade_tf.priors import check_prior
 
 # What σ is taken to be, and how many classes' biases that is worth: with five images a class the
 # likelihood of σ hardly differs between 0 and 0.3, and 0 would call the calibration exact. Of
@@ -22,6 +24,9 @@ COMMON_SCALE = 10.0  # of slopes and τ: it only keeps them finite where the sam
 # The second moments of posteriors take samples · classes² products.
 MOST_PRODUCTS = 2e10
 MOST_UPDATES, MOST_STEPS = 20, 30
+
+# Newton's steps end where another promises so few nats.
+ENOUGH = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +60,29 @@ class ShrunkCalibration:
         for rows in row_blocks(probs):
             calibrated[rows] = _softmax(slopes * _log(probs[rows]) + offsets)[0]
         return calibrated
+
+
+def fit_shrunk_calibration(source_probs, source_labels, training_prior):
+    """Fits a ShrunkCalibration, for `hierarchical` to be called again and again with.
+
+    Args:
+        source_probs: Predicted probabilities of the labelled sample [samples, classes], unseen in
+            training; at the uniform prior or any power of the training prior.
+        source_labels: Its true classes, integers [samples]; classes may be missing.
+        training_prior: [classes] the prior π of the training data, entries > 0.
+
+    Returns:
+        A ShrunkCalibration.
+
+    Raises:
+        ValueError: An argument has a wrong shape or type, isn't finite, or labels are out of range.
+    """
+    samples = check_source(source_probs, source_labels)
+    num_classes = samples[0].shape[1]
+    training_prior = check_prior(
+        training_prior, num_classes, allow_zero=False, name="training_prior"
+    )
+    return solve_shrunk_calibration(*samples, training_prior)
 
 
 def solve_shrunk_calibration(probs, labels, training_prior):
@@ -99,8 +127,10 @@ class _Sample:
     """A labelled sample's log-likelihood in (slope, slope by prior, τ, biases)."""
 
     def __init__(self, probs, labels, training_prior):
-        self.probs, self.labels = probs, labels
-        self.dtype = np.result_type(probs, np.float32)
+        self.labels, self.dtype = labels, np.result_type(probs, np.float32)
+        self.log_probs = np.empty(probs.shape, self.dtype)
+        for rows in row_blocks(probs):
+            self.log_probs[rows] = _log(probs[rows])
         with np.errstate(divide="ignore"):  # a missing class gets the probability 0
             self.offsets = np.log(label_shares(labels, probs.shape[1]))
         by_prior = np.log(training_prior)
@@ -113,8 +143,8 @@ class _Sample:
         """Yields (log probabilities, labels, posteriors, log normaliser) of blocks of rows."""
         slopes = (parameters[0] + parameters[1] * self.by_prior).astype(self.dtype)
         offsets = (self.offsets + parameters[2] * self.by_prior + parameters[3:]).astype(self.dtype)
-        for rows in row_blocks(self.probs):
-            log_probs = _log(self.probs[rows]).astype(self.dtype)
+        for rows in row_blocks(self.log_probs):
+            log_probs = self.log_probs[rows]
             yield log_probs, self.labels[rows], *_softmax(slopes * log_probs + offsets)
 
     def objective(self, parameters, variance):
@@ -141,11 +171,11 @@ class _Sample:
 
         Of at most so many rows, evenly spread, that it takes 2e10 products.
         """
-        num_samples, num_classes = self.probs.shape
+        num_samples, num_classes = self.log_probs.shape
         every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
         part = object.__new__(_Sample)
         part.__dict__.update(self.__dict__)
-        part.probs, part.labels = self.probs[::every], self.labels[::every]
+        part.log_probs, part.labels = self.log_probs[::every], self.labels[::every]
         factor = num_samples / len(part.labels)
         common, crossed = np.zeros((3, 3)), np.zeros((num_classes, 3))
         expected, second = np.zeros(num_classes), np.zeros((num_classes, num_classes))
@@ -183,7 +213,7 @@ class _Sample:
             move[free] = np.linalg.solve(schur, of_common - crossed.T @ (covariance @ of_biases))
             move[3:] = covariance @ (of_biases - crossed @ move[free])
             decrease = gradient @ move
-            if decrease < 1e-6 + 1e-9 * abs(loss):
+            if decrease < ENOUGH:
                 break
             step = 1.0
             while step > 1e-6:

@@ -410,6 +410,18 @@ def test_it_is_the_default_and_its_estimate_holds_the_fit():
     assert len(CONCENTRATIONS) > 3
 
 
+def test_a_calibration_is_fitted_once_for_many():
+    samples = samples_of(power(TAIL, 0.5), 200, 400)
+    calibration = label_shift.fit_shrunk_calibration(*samples[:2], TAIL)
+    again = label_shift.hierarchical(*samples, TAIL, calibration=calibration)
+    np.testing.assert_array_equal(again, label_shift.hierarchical(*samples, TAIL))
+    two = label_shift.fit_shrunk_calibration([[0.6, 0.4], [0.3, 0.7]], [0, 1], [0.5, 0.5])
+    with pytest.raises(ValueError, match="calibration must be of 8 classes"):
+        label_shift.hierarchical(*samples, TAIL, calibration=two)
+    with pytest.raises(ValueError, match="training_prior must have 8 entries"):
+        label_shift.fit_shrunk_calibration(*samples[:2], [0.5, 0.5])
+
+
 # --- the registry
 
 

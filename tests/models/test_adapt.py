@@ -447,7 +447,7 @@ def test_a_calibrated_model_is_saved_so_and_adapts_to_what_it_should(exact, tmp_
     inputs, labels = gaussians(0.3, 2000, seed=0)
     model = overconfident(exact)
     temperature = model.calibrate(inputs, labels)
-    model.adapt_to(gaussians(0.7, 5000, seed=1)[0], inputs, labels, calibrate=False)
+    model.adapt_to(gaussians(0.7, 5000, seed=1)[0], inputs, labels, "em", calibrate=False)
     np.testing.assert_allclose(model.target_prior, [0.3, 0.7], atol=0.03)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
