@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import re
 
+import numpy as np
 from reproduction import methods
 from reproduction.config import RunConfig, as_text
 
@@ -136,28 +137,33 @@ def _has_run(row):
 
 
 def unknown_prior():
-    """Accuracy in % with a known, an estimated and no prior, and the estimate's L1 error."""
+    """How far estimated priors stay below the known one, in points of accuracy."""
     content = read_json(RESULTS / "unknown_prior.json")
-    results, rows = content["results"], []
-    # Of all runs: an estimator that was singular in all of one's draws has a row there too.
-    names = dict.fromkeys(
-        name for by_target in results.values() for scores in by_target.values() for name in scores
-    )
-    heads = [f"{name}, {size:,} images" for name, size in content["target_images"].items()]
-    for run, by_target in results.items():
-        rows += ["", f"| {run} | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-        for name in names:
-            cells = [_told(scores.get(name)) for scores in by_target.values()]
-            rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows[1:])
+    shown = ("forward:50", "uniform", "backward:5", "backward:50", "Dirichlet(.3)")
+    blocks = []
+    for run, by_labelled in content["results"].items():
+        names = content["distributions"][run]
+        columns = [names.index(name) for name in shown]
+        for labelled, by_images in by_labelled.items():
+            for images, found in by_images.items():
+                title = f"{run}: {int(labelled):,} labelled, {int(images):,} target images"
+                rows = [
+                    f"| {title} | {' | '.join(shown)} | mean of {len(names)} | L1 | harm |",
+                    "|---|" + "---|" * (len(shown) + 3),
+                ]
+                rows += [_told(method, found, columns) for method in found]
+                blocks.append("\n".join(rows))
+    return "\n\n".join(blocks)
 
 
-def _told(score):
-    if score is None:
-        return "singular"
-    sd = score["accuracy_sd"]
-    spread = "" if sd is None else f" ± {100 * sd:.1f}"
-    return f"{100 * score['accuracy']:.1f}{spread} ({score['l1']:.2f})"
+def _told(method, found, columns):
+    """Returns a row: known's accuracy, of others the points that are missing to it."""
+    values, known = found[method], np.array(found["known"]["accuracy"])
+    shown = 100 * known if method == "known" else 100 * (np.array(values["accuracy"]) - known)
+    text = "{:.1f}" if method == "known" else "{:+.1f}"
+    cells = [text.format(shown[k]) for k in columns] + [text.format(shown.mean())]
+    cells += [f"{np.mean(values['l1']):.2f}", f"{100 * np.mean(values['harm']):.0f} %"]
+    return f"| {method} | {' | '.join(cells)} |"
 
 
 def temperature():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.special
 from binaries import run
 from reproduction.config import RunConfig
 from studies import unknown_prior
@@ -30,63 +31,101 @@ def make_run(folder, per_class=200, num_classes=4, separation=3.0):
     return saved
 
 
-def test_the_known_prior_is_best_and_em_comes_close(tmp_path):
+def test_the_study_writes_what_every_method_is_worth(tmp_path):
     make_run(tmp_path / "exact")
-    flags = ("--runs=exact", "--targets=forward:20,backward:20", "--draws=3", "--output=out.json")
+    flags = ("--runs=exact", "--labelled=200", "--images=100", "--draws=3", "--output=out.json")
     output = run("studies.unknown_prior", *flags, cwd=tmp_path)
-    assert "EM, exact posteriors" in output and "forward:20" in output
-    results = json.loads((tmp_path / "out.json").read_text())["results"]["exact"]
-    for target in ("forward:20", "backward:20"):
-        scores = results[target]
-        assert scores["known"]["l1"] == 0 and scores["known"]["estimates"] == 6
-        assert scores["EM"]["accuracy"] == pytest.approx(scores["known"]["accuracy"], abs=0.01)
-        assert scores["EM"]["l1"] < 0.1 < scores["none"]["l1"]
-    backward = results["backward:20"]
-    assert backward["none"]["accuracy"] < backward["EM"]["accuracy"]
+    assert "200 labelled, 100 target images" in output and "one×10" in output
+    content = json.loads((tmp_path / "out.json").read_text())
+    names, methods = content["distributions"]["exact"], content["results"]["exact"]["200"]["100"]
+    assert len(names) == 11 + 3 + 3 and "super-classes × 10" not in names
+    accuracy = {name: np.array(values["accuracy"]) for name, values in methods.items()}
+    assert max(methods["known"]["l1"]) == 0
+    uniform = names.index("uniform")
+    assert methods["none: uniform"]["l1"][uniform] == pytest.approx(0, abs=1e-4)
+    for name in ("hierarchical", "curve"):
+        gaps = (accuracy["known"] - accuracy[name])[:11]
+        assert gaps.max() < 0.02
+        assert (accuracy[name][:11] > accuracy["none: training"][:11] - 0.01).all()
+    assert np.mean(methods["hierarchical"]["covered"]) > 0.8
+    assert methods["hierarchical"]["exponent_covered"][names.index("Dirichlet(.1)")] is None
+    assert methods["hierarchical"]["exponent"][0] > 0 > methods["hierarchical"]["exponent"][10]
+    assert np.mean(methods["EM"]["fell_back"]) == 0
 
 
-def test_halves_hold_half_of_every_class_and_share_nothing():
-    labels = np.tile(np.arange(5), 20)
-    one, other = unknown_prior.split(labels, seed=1)
-    assert not set(one) & set(other) and len(one) + len(other) == 100
-    np.testing.assert_array_equal(np.bincount(labels[one]), 10)
-    assert set(one) != set(unknown_prior.split(labels, seed=2)[0])
-
-
-def test_exact_posteriors_are_limited_by_the_size_alone(tmp_path):
-    saved = make_run(tmp_path / "exact", per_class=500)
-    uniform = priors.uniform_prior(4)
-    probabilities = unknown_prior.evaluation.adapted_probabilities(
-        saved.logits, saved.source_prior, uniform
+def test_drawn_priors():
+    counts = np.array([400, 100, 40, 10] * 25)
+    rng = np.random.default_rng(0)
+    for name in unknown_prior.DISTRIBUTIONS + unknown_prior.OF_SUPERCLASSES:
+        prior = unknown_prior.draw_prior(name, counts, rng)
+        assert prior.sum() == pytest.approx(1) and prior.min() >= 0
+    forward, backward = (
+        unknown_prior.draw_prior(f"{d}:10", counts, rng) for d in ("forward", "backward")
     )
-    target = np.array([0.6, 0.25, 0.1, 0.05])
-    arguments = probabilities, saved.labels, probabilities, target
-    errors = [
-        np.abs(unknown_prior.em_on_exact_posteriors(*arguments, size, 0) - target).sum()
-        for size in (50, 20_000)
-    ]
-    assert errors[1] < 0.03 < errors[0]
+    assert forward.max() / forward.min() == pytest.approx(10) and forward[0] == forward.max()
+    np.testing.assert_allclose(np.sort(forward), np.sort(backward))
+    assert backward[0] == backward.min() * 1
+    raised = unknown_prior.draw_prior("super-classes × 10", counts, rng)
+    assert np.isclose(
+        raised, raised.max()
+    ).sum() == 25 and raised.max() / raised.min() == pytest.approx(10)
+    absent = unknown_prior.draw_prior("half of the classes absent", counts, rng)
+    assert (absent == 0).sum() == 50
+    with pytest.raises(ValueError, match="name must be one of"):
+        unknown_prior.draw_prior("sideways", counts, rng)
 
 
-def test_a_singular_confusion_matrix_is_left_out(tmp_path):
-    make_run(tmp_path / "vague", separation=0.3)  # the rare classes are never predicted
-    output = run("studies.unknown_prior", "--runs=vague", "--draws=1", cwd=tmp_path)
-    assert "known" in output
+def test_no_class_is_asked_for_more_images_than_there_are():
+    available = np.array([50, 50, 50, 50])
+    prior = unknown_prior.feasible(np.array([0.8, 0.1, 0.06, 0.04]), 100, available)
+    np.testing.assert_allclose(prior, [0.5, 0.25, 0.15, 0.1])
+    same = unknown_prior.feasible(np.array([0.4, 0.3, 0.2, 0.1]), 100, available)
+    np.testing.assert_allclose(same, [0.4, 0.3, 0.2, 0.1])
+    everything = unknown_prior.feasible(np.array([1.0, 0, 0, 0]), 200, available)
+    np.testing.assert_allclose(everything, [1, 0, 0, 0])
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(4), 50)
+    rows = unknown_prior.draw_target(labels, prior, 100, rng)
+    assert len(set(rows)) == len(rows) and np.bincount(labels[rows]).max() <= 50
+    labelled = unknown_prior.draw_labelled(labels, 10, 4, rng)
+    assert sorted(np.bincount(labels[labelled])) == [2, 2, 3, 3]
+    assert len(unknown_prior.draw_labelled(labels, 1000, 4, rng)) == 200
 
 
-def test_the_spread_is_that_of_a_sample():
-    several = unknown_prior._mean_and_sd([(0.25, 0.5), (0.75, 0.5), (0.5, 0.5)])
-    assert several["l1"] == 0.5 and several["l1_sd"] == pytest.approx(0.25)
-    assert several["accuracy_sd"] == 0 and several["estimates"] == 3
-    one = unknown_prior._mean_and_sd([(0.25, 0.5)])
-    assert one["l1"] == 0.25 and one["l1_sd"] is one["accuracy_sd"] is None
+def test_the_exponent_of_what_lies_on_the_curve():
+    training = np.array([0.6, 0.3, 0.1])
+    found = unknown_prior.exponent_of(training**-0.5 / (training**-0.5).sum(), training)
+    assert found == pytest.approx(-0.5)
+    assert np.isnan(unknown_prior.exponent_of(training[[1, 0, 2]], training))
+    assert np.isnan(unknown_prior.exponent_of(np.array([1.0, 0, 0]), training))
+
+
+def test_an_estimator_that_refuses_leaves_the_uniform_prior():
+    samples = np.full((6, 3), 1 / 3), np.array([0, 0, 1, 1, 1, 1])
+    found = unknown_prior.Sample(*samples, np.array([0.5, 0.3, 0.2])).estimates(samples[0], False)
+    assert found["EM"][0] is None and found["BBSE, soft"][0] is None
+    assert found["hierarchical"][0].sum() == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_quapys_estimators_on_exact_posteriors():
+    pytest.importorskip("quapy", reason="QuaPy isn't installed (extra bench)")
+    from studies import quantification_peers
+
+    rng, target = np.random.default_rng(0), np.array([0.6, 0.3, 0.1])
+    labels = np.repeat(np.arange(3), 300)
+    truth = rng.choice(3, 2000, p=target)
+    source, images = (
+        scipy.special.softmax(3 * (rng.normal(size=(len(y), 3)) + 3 * np.eye(3)[y]), axis=1)
+        for y in (labels, truth)
+    )
+    for name, estimated in quantification_peers.estimators(source, labels, images).items():
+        np.testing.assert_allclose(estimated(), target, atol=0.05, err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--runs=nowhere",), "nowhere must hold a finished run"),
-        (("--runs=exact", "--targets=unifrom"), "a prior must be uniform"),
         (("--runs=exact", "--output=exact/result.json"), "exists already"),
     ],
 )
