@@ -45,7 +45,8 @@ class HierarchicalFit:
         attribute_weights: [k] the coefficients of `class_attributes`.
         attribute_errors: [k] their standard errors.
         concentration: κ, infinite on the curve.
-        temper: η, what a target image counts, 0..1: the less, the less the calibration is known.
+        temper: η, what a target image counts in the evidence and the intervals, 0..1: the less, the
+            less the calibration is known.
         evidence: {"curve", "hierarchy", "free": log evidence in nats, the curve's being 0}.
         bias_scale: What the calibration leaves unknown of every class, σ in nats.
     """
@@ -82,9 +83,9 @@ def hierarchical(
     prior's power and biases that are shrunk by empirical Bayes. The exponent a of the curve
     q_a ∝ π^a has the highest likelihood on the target, corrected by what the same classifier shows
     on the source sample. Then q ~ Dirichlet(κ·q_a), κ by Laplace's evidence, q the maximum a
-    posteriori. Every target image counts η ≤ 1, by how much the calibration's uncertainty adds to
-    the scatter of its score: else more unlabelled images would take what is left of miscalibration
-    for a shift of labels.
+    posteriori. In the evidence every target image counts η ≤ 1, by how much the calibration's
+    uncertainty adds to the scatter of its score: else more unlabelled images would take what is
+    left of miscalibration for a shift of labels.
 
     Args:
         source_probs: Predicted probabilities of the labelled sample [source samples, classes],
@@ -158,6 +159,8 @@ def solve_hierarchical(
     simpler = None if centre is not None else _simpler(curve, on_curve, training_prior)
     best = _chosen(candidates)
     prior, chosen = best.prior, best.name
+    if np.isfinite(best.concentration):
+        prior = model.untempered(best)
     if chosen == "curve" and centre is not None and not curve.columns.size:
         chosen = "centre"
     if chosen == "curve" and simpler:
@@ -347,6 +350,17 @@ class _Hierarchy:
             prior = np.exp(scores - scores.max())
             prior /= prior.sum()
         return twice
+
+    def untempered(self, candidate):
+        """Returns a candidate's maximum a posteriori where every image counts one.
+
+        The temper guards the decision to leave the centre. That is wrong then, and images that
+        count less leave more of it.
+        """
+        whole = object.__new__(_Hierarchy)
+        whole.__dict__.update(self.__dict__, temper=1.0)
+        alpha = candidate.concentration * candidate.centre
+        return whole.maximum_a_posteriori(alpha, candidate.prior)
 
     def _moved(self, prior):
         """Yields the posteriors at a prior of blocks of the part's rows."""

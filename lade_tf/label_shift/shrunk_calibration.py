@@ -3,6 +3,11 @@
 A temperature alone leaves the classes' biases, and bias-corrected temperature scaling fits one of
 each freely, which takes dozens of images a class. Here the biases are b ~ N(0, σ²), and σ² comes
 from the sample itself (empirical Bayes, as in a linear mixed model; Robbins, 1956).
+
+The labels are taken as given: n_c images of class c, whatever that class's share. What they tell of
+the biases then has the covariance J⁻¹ − diag(1/n), J the logistic regression's information
+(Prentice and Pyke, Biometrika 1979), less than J⁻¹ by half and more. To weigh it rightly against
+N(0, σ²) the penalty on b_c is (1 − J_cc/n_c) / σ², of J⁻¹ − diag(1/n) what is on the diagonal.
 """
 
 import dataclasses
@@ -11,7 +16,6 @@ import numpy as np
 
 from lade_tf.array_checks import check_source
 from lade_tf.label_shift.calibration import _log, _softmax
-from lade_tf.label_shift.confusion import label_shares
 from lade_tf.numerics import row_blocks
 from lade_tf.priors import check_prior
 
@@ -25,6 +29,7 @@ COMMON_SCALE = 10.0  # of slopes and τ: it only keeps them finite where the sam
 MOST_PRODUCTS = 2e10
 MOST_UPDATES, MOST_STEPS = 20, 30
 
+MOST_UNCERTAIN = 0.99  # of J_cc/n_c, so that the penalty keeps b finite
 # Newton's steps end where another promises so few nats.
 ENOUGH = 1e-4
 
@@ -131,8 +136,9 @@ class _Sample:
         self.log_probs = np.empty(probs.shape, self.dtype)
         for rows in row_blocks(probs):
             self.log_probs[rows] = _log(probs[rows])
+        self.counts = np.bincount(labels, minlength=probs.shape[1])
         with np.errstate(divide="ignore"):  # a missing class gets the probability 0
-            self.offsets = np.log(label_shares(labels, probs.shape[1]))
+            self.offsets = np.log(self.counts / len(labels))
         by_prior = np.log(training_prior)
         by_prior = by_prior - by_prior.mean()
         scale = by_prior.std()
@@ -147,8 +153,11 @@ class _Sample:
             log_probs = self.log_probs[rows]
             yield log_probs, self.labels[rows], *_softmax(slopes * log_probs + offsets)
 
-    def objective(self, parameters, variance):
-        """Returns (negative log-likelihood with its penalty, its gradient)."""
+    def objective(self, parameters, precision):
+        """Returns (negative log-likelihood with its penalty, its gradient).
+
+        `precision` is that of the biases, [classes].
+        """
         slopes = parameters[0] + parameters[1] * self.by_prior
         offsets = self.offsets + parameters[2] * self.by_prior + parameters[3:]
         loss, of_slopes, of_offsets = 0.0, *np.zeros((2, len(self.by_prior)))
@@ -161,7 +170,7 @@ class _Sample:
             of_offsets += posteriors.sum(axis=0, dtype=np.float64)
             of_offsets -= np.bincount(labels, minlength=len(slopes))
         departure = parameters - np.eye(len(parameters))[0]
-        weights = np.concatenate([np.full(3, COMMON_SCALE**-2), np.full(len(slopes), 1 / variance)])
+        weights = np.concatenate([np.full(3, COMMON_SCALE**-2), precision])
         common = of_slopes.sum(), of_slopes @ self.by_prior, of_offsets @ self.by_prior
         gradient = np.concatenate([common, of_offsets]) + weights * departure
         return loss + weights @ departure**2 / 2, gradient
@@ -201,27 +210,30 @@ class _Sample:
         Newton's steps with the curvature of where they start: the optimum doesn't depend on it.
         """
         common, crossed, biases = self.curvature(parameters)
-        covariance = np.linalg.inv(biases + np.eye(len(biases)) / variance)
-        free = [0, 1, 2] if self.has_prior else [0]
-        crossed = crossed[:, free]
-        common = common[np.ix_(free, free)] + np.eye(len(free)) / COMMON_SCALE**2
-        schur = common - crossed.T @ covariance @ crossed
-        loss, gradient = self.objective(parameters, variance)
+        # 1 − J_cc/n_c: 1 of a class without samples, 0 where the classifier knows nothing.
+        free = 1 - np.minimum(np.diag(biases) / np.maximum(self.counts, 1), MOST_UNCERTAIN)
+        precision, root = free / variance, np.sqrt(free)
+        inverse = np.linalg.inv(biases + np.diag(precision))
+        fitted = [0, 1, 2] if self.has_prior else [0]
+        crossed = crossed[:, fitted]
+        common = common[np.ix_(fitted, fitted)] + np.eye(len(fitted)) / COMMON_SCALE**2
+        schur = common - crossed.T @ inverse @ crossed
+        loss, gradient = self.objective(parameters, precision)
         for _ in range(MOST_STEPS):
-            of_common, of_biases = gradient[free], gradient[3:]
+            of_common, of_biases = gradient[fitted], gradient[3:]
             move = np.zeros_like(parameters)
-            move[free] = np.linalg.solve(schur, of_common - crossed.T @ (covariance @ of_biases))
-            move[3:] = covariance @ (of_biases - crossed @ move[free])
+            move[fitted] = np.linalg.solve(schur, of_common - crossed.T @ (inverse @ of_biases))
+            move[3:] = inverse @ (of_biases - crossed @ move[fitted])
             decrease = gradient @ move
             if decrease < ENOUGH:
                 break
             step = 1.0
             while step > 1e-6:
-                tried, of_tried = self.objective(parameters - step * move, variance)
+                tried, of_tried = self.objective(parameters - step * move, precision)
                 if tried < loss - 1e-4 * step * decrease:
                     break
                 step /= 4
             else:
                 break
             parameters, loss, gradient = parameters - step * move, tried, of_tried
-        return parameters, covariance
+        return parameters, root[:, None] * inverse * root

@@ -33,7 +33,7 @@ def make_run(folder, per_class=200, num_classes=4, separation=3.0):
 
 def test_the_study_writes_what_every_method_is_worth(tmp_path):
     make_run(tmp_path / "exact")
-    flags = ("--runs=exact", "--labelled=200", "--images=100", "--draws=3", "--output=out.json")
+    flags = ("--runs=exact", "--labelled=200", "--images=100", "--draws=2", "--output=out.json")
     output = run("studies.unknown_prior", *flags, cwd=tmp_path)
     assert "200 labelled, 100 target images" in output and "one×10" in output
     content = json.loads((tmp_path / "out.json").read_text())
