@@ -5,8 +5,12 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 
 TEMPORARY = "tmp-"
+
+# As json indents a list in which nothing else is nested.
+NUMBERS = re.compile(r"\[\n\s+([^\[\]{}\"]+?)\n\s+\]")
 
 
 @contextlib.contextmanager
@@ -25,9 +29,11 @@ def replacing(path):
 
 
 def write_json(path, content):
-    """Writes `content` in one step; the folder must exist."""
+    """Writes `content` in one step, lists of numbers on a line; the folder must exist."""
+    text = json.dumps(content, indent=2)
+    text = NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(text + "\n")
 
 
 def read_json(path):
