@@ -15,11 +15,11 @@ def test_every_run_of_the_suites_has_a_label_of_its_own():
     assert other in labels
 
 
-def test_a_single_estimate_has_no_spread():
-    score = {"accuracy": 0.5, "l1": 0.25}
-    assert page_numbers._told({**score, "accuracy_sd": 0.01}) == "50.0 ± 1.0 (0.25)"
-    assert page_numbers._told({**score, "accuracy_sd": None}) == "50.0 (0.25)"
-    assert page_numbers._told(None) == "singular"
+def test_an_estimate_is_shown_by_what_it_misses():
+    known = {"accuracy": [0.6, 0.4], "l1": [0, 0], "harm": [0, 0]}
+    found = {"known": known, "EM": {"accuracy": [0.58, 0.41], "l1": [0.2, 0.3], "harm": [1, 0]}}
+    assert page_numbers._told("known", found, [1]) == "| known | 40.0 | 50.0 | 0.00 | 0 % |"
+    assert page_numbers._told("EM", found, [0]) == "| EM | -2.0 | -0.5 | 0.25 | 50 % |"
 
 
 def test_the_column_of_ratios_does_not_call_them_medians():
