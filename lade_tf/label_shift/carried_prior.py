@@ -15,12 +15,11 @@ from lade_tf import priors
 from lade_tf.array_checks import check_class_indices
 from lade_tf.label_shift.calibration import _nll_and_gradient, _softmax
 from lade_tf.label_shift.confusion import label_shares
+from lade_tf.label_shift.shrunk_calibration import ShrunkRegression
 from lade_tf.numerics import row_blocks
 
 # From here on a class's own bias is told from chance, and a χ² of all of them is one.
 IMAGES_FOR_BIASES = 10
-FOLDS = 5
-SCALES = 0.1 * 2.0 ** np.arange(7)  # nats; a smaller bias changes nothing
 SIGNIFICANCE = 0.005  # of each of the two tests
 # Nats, root mean square over the classes: see `find_contradiction`.
 CONTRADICTION = 0.5
@@ -37,9 +36,8 @@ class CarriedPrior:
         temperature: a positive float.
         tau: the power of the training prior by which the carried prior departs from the
             `source_prior` it was taken to be; 0 where the training prior is uniform.
-        biases: [classes] float64 in nats, 0 where they weren't fitted.
-        bias_scale: the standard deviation that cross-validation chose for the biases, in nats; 0
-            for none.
+        biases: [classes] float64 in nats, 0 of a class without samples.
+        bias_scale: σ, their standard deviation, in nats.
     """
 
     prior: np.ndarray
@@ -80,11 +78,11 @@ class Contradiction:
 def fit_carried_prior(logits, labels, training_prior, source_prior=None):
     """Fits temperature and carried prior of a classifier to a labelled sample by its likelihood.
 
-    The prior is ∝ source_prior · π^τ: two parameters, which a sample of a few images a class tells.
-    From ten images a class on, every class has a bias too, b ~ N(0, σ²); five-fold cross-validation
-    chooses σ, and may choose none. A class without samples keeps the common form. The sample may
-    have any label distribution; bias-corrected temperature scaling (Alexandari et al., ICML 2020)
-    is the same without a common form to shrink to.
+    The prior is ∝ source_prior · π^τ, two parameters that a sample of a few images a class tells,
+    and every class has a bias, b ~ N(0, σ²), σ by empirical Bayes (`ShrunkCalibration` tells how).
+    A class without samples keeps the common form. The sample may have any label distribution;
+    bias-corrected temperature scaling (Alexandari et al., ICML 2020) is the same without a common
+    form to shrink to.
 
     Args:
         logits: raw logits [samples, classes], unseen in training.
@@ -102,14 +100,9 @@ def fit_carried_prior(logits, labels, training_prior, source_prior=None):
     """
     sample = _Sample(logits, labels, training_prior, source_prior)
     sample.require_error()
-    parameters = sample.fit()
-    scale = 0.0
-    if len(sample.labels) >= IMAGES_FOR_BIASES * sample.num_classes:
-        scale = sample.cross_validated_scale(parameters)
-        parameters = sample.fit(scale, parameters)
-    if parameters[0] <= 0:
+    if sample.fit()[0] <= 0:
         raise ValueError("logits must tell something about the labels; no better than chance here")
-    return sample.carried_prior(parameters, scale)
+    return sample.carried_prior(*sample.fit_shrunk())
 
 
 def find_contradiction(logits, labels, training_prior, source_prior=None):
@@ -195,13 +188,6 @@ class _Sample:
     def blocks(self):
         return (self.logits[rows] for rows in row_blocks(self.logits))
 
-    def part(self, rows):
-        """Returns the sample of some rows, with the whole one's shares and scale."""
-        part = object.__new__(_Sample)
-        part.__dict__.update(self.__dict__)
-        part.logits, part.labels = self.logits[rows], self.labels[rows]
-        return part
-
     def among(self, classes):
         """Returns the sample of some classes, [classes] bool, alone.
 
@@ -261,29 +247,18 @@ class _Sample:
         parameters[free] = units[free] * best
         return parameters
 
-    def cross_validated_scale(self, start):
-        """Returns the standard deviation of the biases with the lowest held-out loss, 0 for none.
-
-        From small to large, until a larger one is worse twice.
-        """
-        order = np.random.default_rng(0).permutation(len(self.labels))
-        order = order[np.argsort(self.labels[order], kind="stable")]  # folds have classes alike
-        folds = [
-            (self.part(np.delete(order, np.s_[k::FOLDS])), self.part(order[k::FOLDS]))
-            for k in range(FOLDS)
-        ]
-        fits = [fitted_to.fit(start=start) for fitted_to, _ in folds]
-        best, best_loss, worse = 0.0, _held_out(folds, fits), 0
-        for scale in SCALES:
-            fits = [part.fit(scale, fit) for (part, _), fit in zip(folds, fits, strict=True)]
-            loss = _held_out(folds, fits)
-            if loss < best_loss:
-                best, best_loss, worse = float(scale), loss, 0
-            else:
-                worse += 1
-            if worse == 2:
-                break
-        return best
+    def fit_shrunk(self):
+        """Returns (slope, τ, biases) with biases shrunk by empirical Bayes, and their scale."""
+        scaled = np.empty_like(self.logits, dtype=np.result_type(self.logits, np.float32))
+        for rows in row_blocks(self.logits):
+            block = self.logits[rows].astype(np.float64)
+            scaled[rows] = self.unit * (block - block.mean(axis=1, keepdims=True))
+        regression = ShrunkRegression(
+            scaled, self.labels, self.given_priors[0], np.log(self.source_prior), False
+        )
+        found, scale, _ = regression.fit()
+        tau = -found[2] / regression.prior_scale
+        return np.concatenate([[self.unit * found[0], tau], -found[3:]]), scale
 
     def is_separable(self):
         """Whether for some τ the classes' order is right on all samples, at any temperature.
@@ -375,14 +350,6 @@ class _Sample:
         log_carried = np.log(self.source_prior) + tau * self.log_prior + biases
         carried = np.exp(log_carried - log_carried.max())
         return CarriedPrior(carried / carried.sum(), float(1 / slope), float(tau), biases, scale)
-
-
-def _held_out(folds, fits):
-    losses = [
-        len(held_out.labels) * held_out.loss(fit)
-        for (_, held_out), fit in zip(folds, fits, strict=True)
-    ]
-    return sum(losses)
 
 
 def _shown(prior):

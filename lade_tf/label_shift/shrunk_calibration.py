@@ -107,43 +107,56 @@ def solve_shrunk_calibration(probs, labels, training_prior):
     Returns:
         A ShrunkCalibration.
     """
-    sample = _Sample(probs, labels, training_prior)
-    parameters = np.concatenate([[1.0, 0.0, 0.0], np.zeros(probs.shape[1])])
-    variance = BIAS_SCALE**2
-    for _ in range(MOST_UPDATES):
-        parameters, covariance = sample.climb(parameters, variance)
-        biases = parameters[3:]
-        prior = BIAS_SCALE_WEIGHT * BIAS_SCALE**2
-        updated = (biases @ biases + np.trace(covariance) + prior) / (
-            len(biases) + BIAS_SCALE_WEIGHT
-        )
-        done = abs(np.log(updated / variance)) < 0.005
-        variance = updated
-        if done:
-            break
-    slope, slope_by_prior, tau = parameters[:3]
-    scale = float(np.sqrt(variance))
+    log_probs = np.empty(probs.shape, np.result_type(probs, np.float32))
+    for rows in row_blocks(probs):
+        log_probs[rows] = _log(probs[rows])
+    sample = ShrunkRegression(log_probs, labels, training_prior)
+    parameters, scale, covariance = sample.fit()
+    slope, slope_by_prior, tau = map(float, parameters[:3])
     return ShrunkCalibration(
-        float(slope), float(slope_by_prior), float(tau), biases, scale, covariance, sample.by_prior
+        slope, slope_by_prior, tau, parameters[3:], scale, covariance, sample.by_prior
     )
 
 
-class _Sample:
-    """A labelled sample's log-likelihood in (slope, slope by prior, τ, biases)."""
+class ShrunkRegression:
+    """A labelled sample's log-likelihood in (slope, slope by prior, τ, biases).
 
-    def __init__(self, probs, labels, training_prior):
-        self.labels, self.dtype = labels, np.result_type(probs, np.float32)
-        self.log_probs = np.empty(probs.shape, self.dtype)
-        for rows in row_blocks(probs):
-            self.log_probs[rows] = _log(probs[rows])
-        self.counts = np.bincount(labels, minlength=probs.shape[1])
+    Args:
+        log_probs: Log probabilities or logits [samples, classes].
+        labels: Integers [samples].
+        training_prior: [classes].
+        log_carried: [classes] the log prior that is taken out of what log_probs come to, or 0.
+        has_slope_by_prior: Whether that parameter is fitted; else it is 0.
+    """
+
+    def __init__(self, log_probs, labels, training_prior, log_carried=0, has_slope_by_prior=True):
+        self.log_probs, self.labels, self.dtype = log_probs, labels, log_probs.dtype
+        self.counts = np.bincount(labels, minlength=log_probs.shape[1])
         with np.errstate(divide="ignore"):  # a missing class gets the probability 0
-            self.offsets = np.log(self.counts / len(labels))
+            self.offsets = np.log(self.counts / len(labels)) - log_carried
         by_prior = np.log(training_prior)
         by_prior = by_prior - by_prior.mean()
         scale = by_prior.std()
-        self.has_prior = scale > 1e-9
-        self.by_prior = by_prior / scale if self.has_prior else np.zeros_like(by_prior)
+        self.fitted = [0]
+        self.by_prior, self.prior_scale = np.zeros_like(by_prior), 1.0
+        if scale > 1e-9:
+            self.fitted = [0, 1, 2] if has_slope_by_prior else [0, 2]
+            self.by_prior, self.prior_scale = by_prior / scale, scale
+
+    def fit(self):
+        """Returns (slope, slope by prior, τ, biases), σ, and the covariance of the biases."""
+        parameters = np.concatenate([[1.0, 0.0, 0.0], np.zeros(self.log_probs.shape[1])])
+        variance = BIAS_SCALE**2
+        for _ in range(MOST_UPDATES):
+            parameters, covariance = self.climb(parameters, variance)
+            biases = parameters[3:]
+            total = biases @ biases + np.trace(covariance) + BIAS_SCALE_WEIGHT * BIAS_SCALE**2
+            updated = total / (len(biases) + BIAS_SCALE_WEIGHT)
+            done = abs(np.log(updated / variance)) < 0.005
+            variance = updated
+            if done:
+                break
+        return parameters, float(np.sqrt(variance)), covariance
 
     def blocks(self, parameters):
         """Yields (log probabilities, labels, posteriors, log normaliser) of blocks of rows."""
@@ -182,7 +195,7 @@ class _Sample:
         """
         num_samples, num_classes = self.log_probs.shape
         every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
-        part = object.__new__(_Sample)
+        part = object.__new__(ShrunkRegression)
         part.__dict__.update(self.__dict__)
         part.log_probs, part.labels = self.log_probs[::every], self.labels[::every]
         factor = num_samples / len(part.labels)
@@ -214,7 +227,7 @@ class _Sample:
         free = 1 - np.minimum(np.diag(biases) / np.maximum(self.counts, 1), MOST_UNCERTAIN)
         precision, root = free / variance, np.sqrt(free)
         inverse = np.linalg.inv(biases + np.diag(precision))
-        fitted = [0, 1, 2] if self.has_prior else [0]
+        fitted = self.fitted
         crossed = crossed[:, fitted]
         common = common[np.ix_(fitted, fitted)] + np.eye(len(fitted)) / COMMON_SCALE**2
         schur = common - crossed.T @ inverse @ crossed
