@@ -137,33 +137,78 @@ def _has_run(row):
 
 
 def unknown_prior():
-    """How far estimated priors stay below the known one, in points of accuracy."""
+    """How far estimated priors stay below the known one: means, each distribution, intervals."""
     content = read_json(RESULTS / "unknown_prior.json")
-    shown = ("forward:50", "uniform", "backward:5", "backward:50", "Dirichlet(.3)")
-    blocks = []
-    for run, by_labelled in content["results"].items():
-        names = content["distributions"][run]
-        columns = [names.index(name) for name in shown]
+    settings = _settings(content)
+    names = next(iter(content["distributions"].values()))
+    methods_shown = [name for name in next(iter(settings.values()))[0] if name != "known"]
+    heads = [f"{int(labelled):,} / {int(images):,}" for labelled, images in settings]
+    rows = [["labelled / target images", *heads]]
+    for method in methods_shown:
+        gaps = [_gaps(found, method) for found in settings.values()]
+        errors = [np.mean([f[method]["l1"] for f in found]) for found in settings.values()]
+        rows.append(
+            [method, *(f"{g.mean():+.1f} ({e:.2f})" for g, e in zip(gaps, errors, strict=True))]
+        )
+    means = _markdown(rows)
+    found = settings["500", "1100"]
+    rows = [["500 labelled, 1,100 target images", "known", *methods_shown]]
+    for k, name in enumerate(names):
+        known = 100 * np.mean([one["known"]["accuracy"][k] for one in found])
+        gaps = [_gaps(found, method)[k] for method in methods_shown]
+        rows.append([name, f"{known:.1f}", *(f"{gap:+.1f}" for gap in gaps)])
+    on_curve = [k for k, name in enumerate(names) if name == "uniform" or ":" in name]
+    intervals = [["in % of the draws", *heads]]
+    for title, quantity, columns in (
+        ("the exponent's interval holds it", "exponent_covered", on_curve),
+        ("a class's interval holds its share, on the curve", "covered", on_curve),
+        ("off the curve", "covered", [k for k in range(len(names)) if k not in on_curve]),
+        ("harm: half a point and more below uniform", "harm", range(len(names))),
+    ):
+        shares = [
+            np.mean([[one["hierarchical"][quantity][k] for k in columns] for one in every])
+            for every in settings.values()
+        ]
+        intervals.append([title, *(f"{100 * share:.0f}" for share in shares)])
+    return "\n\n".join([means, _markdown(rows), _markdown(intervals)])
+
+
+def unknown_prior_peers():
+    """The same beside QuaPy's estimators, fewer draws."""
+    settings = _settings(read_json(RESULTS / "unknown_prior_peers.json"))
+    heads = [f"{int(labelled):,} / {int(images):,}" for labelled, images in settings]
+    rows = [["labelled / target images", *heads, "seconds"]]
+    for method in next(iter(settings.values()))[0]:
+        if method == "known":
+            continue
+        cells = [
+            f"{_gaps(found, method).mean():+.1f} ({np.mean(found[0][method]['l1']):.2f})"
+            for found in settings.values()
+        ]
+        seconds = np.mean([found[0][method]["seconds"] for found in settings.values()])
+        rows.append([method, *cells, f"{seconds:.2f}"])
+    return _markdown(rows)
+
+
+def _settings(content):
+    """Returns {(labelled, target images): [{method: values} of every run]}."""
+    settings = {}
+    for by_labelled in content["results"].values():
         for labelled, by_images in by_labelled.items():
             for images, found in by_images.items():
-                title = f"{run}: {int(labelled):,} labelled, {int(images):,} target images"
-                rows = [
-                    f"| {title} | {' | '.join(shown)} | mean of {len(names)} | L1 | harm |",
-                    "|---|" + "---|" * (len(shown) + 3),
-                ]
-                rows += [_told(method, found, columns) for method in found]
-                blocks.append("\n".join(rows))
-    return "\n\n".join(blocks)
+                settings.setdefault((labelled, images), []).append(found)
+    return settings
 
 
-def _told(method, found, columns):
-    """Returns a row: known's accuracy, of others the points that are missing to it."""
-    values, known = found[method], np.array(found["known"]["accuracy"])
-    shown = 100 * known if method == "known" else 100 * (np.array(values["accuracy"]) - known)
-    text = "{:.1f}" if method == "known" else "{:+.1f}"
-    cells = [text.format(shown[k]) for k in columns] + [text.format(shown.mean())]
-    cells += [f"{np.mean(values['l1']):.2f}", f"{100 * np.mean(values['harm']):.0f} %"]
-    return f"| {method} | {' | '.join(cells)} |"
+def _gaps(found, method):
+    """Returns points of accuracy above the known prior, [distributions], mean of the runs."""
+    gaps = [np.subtract(one[method]["accuracy"], one["known"]["accuracy"]) for one in found]
+    return 100 * np.mean(gaps, axis=0)
+
+
+def _markdown(rows):
+    header, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([header, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
 
 
 def temperature():
@@ -238,7 +283,16 @@ def speed():
 PAGES = {
     ROOT / "README.md": (full_recipe, method_table),
     RESULTS / "README.md": (
-        *(results, answer, shifted, unknown_prior, shift_test, temperature, standard_error),
+        *(
+            results,
+            answer,
+            shifted,
+            unknown_prior,
+            unknown_prior_peers,
+            shift_test,
+            temperature,
+            standard_error,
+        ),
         *(method_costs, gaussian_toy, benchmarks, speed),
     ),
 }

@@ -16,10 +16,17 @@ def test_every_run_of_the_suites_has_a_label_of_its_own():
 
 
 def test_an_estimate_is_shown_by_what_it_misses():
-    known = {"accuracy": [0.6, 0.4], "l1": [0, 0], "harm": [0, 0]}
-    found = {"known": known, "EM": {"accuracy": [0.58, 0.41], "l1": [0.2, 0.3], "harm": [1, 0]}}
-    assert page_numbers._told("known", found, [1]) == "| known | 40.0 | 50.0 | 0.00 | 0 % |"
-    assert page_numbers._told("EM", found, [0]) == "| EM | -2.0 | -0.5 | 0.25 | 50 % |"
+    def found(accuracy):
+        return {"known": {"accuracy": [0.6, 0.4]}, "EM": {"accuracy": accuracy}}
+
+    content = {
+        "results": {
+            run: {"500": {"400": found([0.58, a])}} for run, a in (("r", 0.41), ("s", 0.43))
+        }
+    }
+    settings = page_numbers._settings(content)
+    assert list(settings) == [("500", "400")] and len(settings["500", "400"]) == 2
+    assert page_numbers._gaps(settings["500", "400"], "EM") == pytest.approx([-2, 2])
 
 
 def test_the_column_of_ratios_does_not_call_them_medians():
