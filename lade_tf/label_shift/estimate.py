@@ -204,7 +204,9 @@ def verdict(result, samples):
         warnings.warn(lines[-1], stacklevel=3)
     if result.low is None:
         lines.append("How far the shares may be off isn't known: a bootstrap gives intervals.")
-    elif result.condition_number > LARGEST_CONDITION:
+    # The bootstrap doesn't see what a nearly singular matrix makes of an error; the hierarchical
+    # model's intervals hold what isn't known of the calibration.
+    elif result.fit is None and result.condition_number > LARGEST_CONDITION:
         lines.append(
             f"Not good: the classifier hardly tells the classes apart (condition number "
             f"{result.condition_number:.3g} of its confusion matrix), and narrow intervals don't "

@@ -1,5 +1,6 @@
 """What the generated blocks say; tests/test_readme.py asserts that they are up to date."""
 
+import pytest
 import sweep
 from paper import page_numbers, suites
 

@@ -404,6 +404,16 @@ def test_what_means_nothing_for_it_is_refused():
             label_shift.estimate("hierarchical", *samples_of(TAIL, 20, 20), **{name: value})
 
 
+def test_its_verdict_rests_on_its_own_intervals():
+    samples = samples_of(TAIL, 4000, 800, separation=0.2)
+    estimate = label_shift.estimate("hierarchical", *samples, bootstrap=0, training_prior=TAIL)
+    assert estimate.condition_number > 300 and "hardly tells" not in estimate.verdict
+    assert "Good: the shares of" in estimate.verdict
+    flat = np.full((80, CLASSES), 1 / CLASSES), np.repeat(np.arange(CLASSES), 10)
+    nothing = label_shift.estimate("hierarchical", *flat, flat[0], 0, training_prior=TAIL)
+    assert "Good: the shares of 0 of 8" in nothing.verdict
+
+
 def test_it_is_the_default_and_its_estimate_holds_the_fit():
     samples = samples_of(TAIL, 200, 400)
     names = ("source_probs", "source_labels", "target_probs")
