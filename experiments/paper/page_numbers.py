@@ -165,8 +165,16 @@ def unknown_prior():
         ("off the curve", "covered", [k for k in range(len(names)) if k not in on_curve]),
         ("harm: half a point and more below uniform", "harm", range(len(names))),
     ):
+        # None where a share was lowered to what there is: off the curve then.
         shares = [
-            np.mean([[one["hierarchical"][quantity][k] for k in columns] for one in every])
+            np.mean(
+                [
+                    one["hierarchical"][quantity][k]
+                    for one in every
+                    for k in columns
+                    if one["hierarchical"][quantity][k] is not None
+                ]
+            )
             for every in settings.values()
         ]
         intervals.append([title, *(f"{100 * share:.0f}" for share in shares)])
