@@ -20,6 +20,7 @@ from absl import flags
 from reproduction import cli, finished_runs, provenance
 
 from lade_tf import evaluation, label_shift, metrics, priors
+from lade_tf.text_tables import align
 from studies.halves import split
 
 FLAGS = flags.FLAGS
@@ -106,14 +107,14 @@ def _mean_and_sd(values):
 def format_table(results):
     """Returns the results as a table, accuracy and in brackets L1 error."""
     targets = list(next(iter(results.values())))
-    lines = [f"{'':<44}" + "".join(f"{target:>18}" for target in targets)]
+    rows = [("", *targets)]
     for run, by_target in results.items():
-        lines.append(run)
+        rows.append((run,))
         for name in ("known", EXACT, *ESTIMATORS, "none"):
             cells = [by_target[target].get(name) for target in targets]
             text = [c and f"{100 * c['accuracy']:.2f} ({c['l1']:.3f})" or "singular" for c in cells]
-            lines.append(f"  {name:<42}" + "".join(f"{cell:>18}" for cell in text))
-    return "\n".join(lines)
+            rows.append((f"  {name}", *text))
+    return "\n".join(align(rows))
 
 
 def main():
