@@ -17,11 +17,11 @@ import warnings
 
 import numpy as np
 from absl import flags
-from reproduction import classifiers, cli, image_files, provenance
+from reproduction import classifiers, cli, image_files, prior_report, provenance
 from reproduction.run_folder import RunFolder
 
 from lade_tf import evaluation, label_shift
-from lade_tf.files import replacing, write_json
+from lade_tf.files import write_json
 
 FLAGS = flags.FLAGS
 
@@ -42,8 +42,6 @@ flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
 flags.DEFINE_string("output", "prior.json", "File to write.")
 flags.DEFINE_string("plot", None, "Bar plot to write, .png or .pdf.")
 flags.DEFINE_bool("overwrite", False, "Replace --output and --plot where they exist.")
-
-LISTED = 10  # classes
 
 
 def check_flags():
@@ -99,16 +97,7 @@ def estimate(model, training_prior, class_names):
 
 def report(result, training_prior, class_names):
     """Prints the classes whose share changes most, and how far to trust the numbers."""
-    changes = np.argsort(-np.abs(result.prior - training_prior), kind="stable")[:LISTED]
-    order = sorted(changes, key=lambda c: result.prior[c] - training_prior[c], reverse=True)
-    width = max(len(class_names[c]) for c in order)
-    has_intervals = result.low is not None
-    print(f"\n{'class':{width}}  training  estimate" + "  95 % interval" * has_intervals)
-    for c in order:
-        line = f"{class_names[c]:{width}}  {training_prior[c]:8.4f}  {result.prior[c]:8.4f}"
-        if has_intervals:
-            line += f"  {result.low[c]:.4f} to {result.high[c]:.4f}"
-        print(line)
+    print("\n" + prior_report.table(result, training_prior, class_names))
     print(f"\neffective sample size of the source: {result.effective_sample_size:.0f}")
     print(f"condition number of the confusion matrix: {result.condition_number:.3g}")
     if FLAGS.bootstrap and (result.pseudo_count or FLAGS.shrink):
@@ -116,33 +105,8 @@ def report(result, training_prior, class_names):
     if result.p_value is not None:
         print(f"label shift test: p = {result.p_value:.3g} (small: it is no mere label shift)")
     print(f"\n{result.verdict}")
-    if len(result.prior) > LISTED:
+    if len(result.prior) > prior_report.LISTED:
         print(f"All {len(result.prior)} classes are in {FLAGS.output}.")
-
-
-def draw(result, training_prior, class_names):
-    """Writes the bar plot."""
-    from matplotlib.figure import Figure
-
-    from lade_tf import plots
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    plots.prior_bars(
-        axes, result.prior, training_prior, result.low, result.high, class_names=class_names
-    )
-    axes.legend()
-    with replacing(FLAGS.plot) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def plain(value):
-    """Returns what JSON can hold of arrays and numbers, nested in dicts; infinity is None."""
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def main():
@@ -152,13 +116,13 @@ def main():
     training_prior = evaluation.named_prior("train", model.counts, per_class=1)
     class_names = model.class_names or [str(c) for c in range(len(model.counts))]
     result = estimate(model, training_prior, class_names)
-    content = plain(dataclasses.asdict(result))
+    content = prior_report.plain(dataclasses.asdict(result))
     told = {"class_names": model.class_names, "method": FLAGS.method, **provenance.gather()}
     write_json(pathlib.Path(FLAGS.output), {**content, **told})
     report(result, training_prior, class_names)
     print(f"\n{FLAGS.output} is written: evaluate.py --target_prior={FLAGS.output} uses it")
     if FLAGS.plot:
-        draw(result, training_prior, class_names)
+        prior_report.draw(FLAGS.plot, result, training_prior, class_names)
         print(f"{FLAGS.plot} is written")
 
 

@@ -36,10 +36,7 @@ def check_output(output):
         return
     if not (output / "assets" / TRAINING_PRIOR_ASSET).exists():
         raise ValueError(f"--output={output} holds other things than an exported model")
-    if not FLAGS.overwrite:
-        raise ValueError(
-            f"--output={output} exists already: give --overwrite to replace it, or another --output"
-        )
+    cli.check_new(output, "--output=", FLAGS.overwrite, kind="folder")
 
 
 def calibrate(model, run, class_names):

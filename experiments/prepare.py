@@ -21,17 +21,14 @@ same order, and with the lists that is all it needs.
 """
 
 import os
-import pathlib
 
-import numpy as np
 from absl import flags
-from reproduction import cli, prepared, recipes, tfds_images
-from reproduction.config import RunConfig
+from reproduction import cli, image_sets, tfds_images
+from reproduction.image_sets import FEW, READERS, WHERE
 
 import lade_tf
-from lade_tf.data.files import duplicates, exif, image_decoding, image_lists, records
-from lade_tf.data.sets import folder, imagenet, inaturalist, places
-from lade_tf.metrics.accuracy import shot_groups
+from lade_tf.data.files import exif, image_decoding, image_lists, records
+from lade_tf.data.sets import folder
 
 FLAGS = flags.FLAGS
 
@@ -45,66 +42,6 @@ flags.DEFINE_bool(
 flags.DEFINE_string("unpack", None, "Prepared tensorflow-datasets folder to take images from.")
 flags.DEFINE_string("image_root", None, "Folder below which CSVs may name images elsewhere.")
 flags.DEFINE_bool("tfrecords", False, "Pack the images into TFRecords in --data_dir.")
-
-READERS = {
-    "places_lt": places,
-    "imagenet_lt": imagenet,
-    "inaturalist2018": inaturalist,
-    "folder": folder,
-}
-LISTS = "lists: the links in https://github.com/zhmiao/OpenLongTailRecognition-OLTR"
-WHERE = {
-    "places_lt": "images: train_256_places365standard.tar and val_256.tar (small images), "
-    f"http://places2.csail.mit.edu/download.html; {LISTS} (Places_LT_v2)",
-    "imagenet_lt": "images: ILSVRC 2012 train and val, https://www.image-net.org/download.php, "
-    f"after registration; {LISTS} (ImageNet_LT)",
-    "inaturalist2018": "train_val2018.tar.gz, train2018.json.tar.gz and val2018.json.tar.gz: "
-    "https://github.com/visipedia/inat_comp/tree/master/2018",
-}
-FEW = 10_000  # images; decoding them takes a minute or so
-COLUMNS = ("split", "images", "classes", "largest", "smallest", "many", "medium", "few")
-
-
-def table(labels, num_classes):
-    """Returns a line for each split: its size, its largest and smallest class, shot groups."""
-    rows = [COLUMNS]
-    for split, split_labels in labels.items():
-        counts = np.bincount(split_labels, minlength=num_classes)
-        groups = shot_groups(counts).values() if split == "train" else ()
-        numbers = (len(split_labels), (counts > 0).sum(), counts.max(), counts.min())
-        cells = [f"{number:,}" for number in (*numbers, *(group.sum() for group in groups))]
-        rows.append((split, *cells, *[""] * (len(COLUMNS) - 1 - len(cells))))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def wrong_sizes(reader, class_names, splits):
-    """Returns what differs from the published lists."""
-    published = getattr(reader, "SIZES", {})
-    problems = [
-        f"{splits[split].source} has {len(splits[split].paths):,} images, as published {size:,}"
-        for split, size in published.items()
-        if len(splits[split].paths) != size
-    ]
-    if published and len(class_names) != reader.CLASSES:
-        problems.append(f"there are {len(class_names):,} classes, as published {reader.CLASSES:,}")
-    return problems
-
-
-def small_batch(images):
-    """Returns what train.py needs to be told about few training images, None if nothing."""
-    small = folder.LARGEST_IN_MEMORY
-    for size, where in ((recipes.IMAGE_SIZE, ""), (small, f" with --image_size={small} or less")):
-        batch_size = RunConfig.resolve("folder", "softmax", image_size=size).batch_size
-        if images < batch_size:
-            return (
-                f"train.py needs --batch_size={images} or less{where}: the recipe's batches have "
-                f"{batch_size} images, and there are {images} for training"
-            )
-    return None
 
 
 def wants_decoding(dataset, splits):
@@ -124,11 +61,12 @@ def check_files(dataset, data_dir):
     class_names, splits = reader.read(data_dir, **root)
     if FLAGS.unpack:
         print(f"{tfds_images.unpack(dataset, splits, FLAGS.unpack):,} images written")
-    print(table({split: images.labels for split, images in splits.items()}, len(class_names)))
+    labels = {split: images.labels for split, images in splits.items()}
+    print(image_sets.table(labels, len(class_names)))
     if dataset == "folder":
         deep = image_decoding.highest_of_16_bits([f for s in splits.values() for f in s.files])
         if deep:
-            print(sixteen_bits(max(deep.values()), len(deep)))
+            print(image_sets.sixteen_bits(max(deep.values()), len(deep)))
         rotated = sum((exif.orientations(images.files) > 1).sum() for images in splits.values())
         print(f"{rotated:,} images are turned upright as their EXIF orientation says")
         passed_over = folder.ignored(data_dir)
@@ -147,54 +85,16 @@ def check_files(dataset, data_dir):
     if decode and not problems:  # A missing image is named already.
         bad = image_lists.undecodable(splits)
         problems = [f"{records.described(file)} can't be decoded: {why}" for file, why in bad]
-    problems = wrong_sizes(reader, class_names, splits) + problems
+    problems = image_sets.wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
     if dataset == "folder":
-        tell_duplicates(splits)
-        if advice := small_batch(len(splits["train"].paths)):
+        image_sets.tell_duplicates(splits)
+        if advice := image_sets.small_batch(len(splits["train"].paths)):
             print(advice)
     if FLAGS.tfrecords:
-        pack(data_dir, splits)
+        image_sets.pack(data_dir, splits)
     return decode
-
-
-def sixteen_bits(highest, images):
-    """Returns what there is to say of images of 16 bits: how many, and what of it they use."""
-    deepest = image_decoding.DEEPEST
-    text = (
-        f"{images:,} images have 16 bits a channel; their highest value is {highest:,}, "
-        f"{highest / deepest:.1%} of the range"
-    )
-    white = max(255, 2 ** int(highest).bit_length() - 1)
-    return text + (f": train.py --max_pixel={white} makes that white" if white < deepest else "")
-
-
-def tell_duplicates(splits):
-    """Says which images are there twice, and writes it down for train.py."""
-    groups = duplicates.find(splits)
-    if groups:
-        print("\n".join([*duplicates.table(duplicates.counts(groups)), *prepared.pairs(groups)]))
-        if image_lists.find_problems(splits, 2**31, allow_duplicates=False):
-            print("some are one file, by links: train.py needs --allow_duplicates to take them")
-    else:
-        print("no image is there twice")
-    path = pathlib.Path(splits["train"].folder, prepared.DUPLICATES)
-    try:
-        prepared.write(path, splits, groups)
-    except OSError as error:
-        print(f"{path} can't be written: {error.strerror}")
-
-
-def pack(data_dir, splits):
-    """Writes the images into TFRecords and says so."""
-    # Without lists it's the files that tell what images there are.
-    if os.path.isdir(splits["train"].source):
-        raise ValueError("--tfrecords needs train.csv and test.csv (or val.csv) in --data_dir")
-    content = {split: (images.paths, images.labels.tolist()) for split, images in splits.items()}
-    shards = records.write(splits["train"].folder, content)
-    images = sum(len(images.paths) for images in splits.values())
-    print(f"{images:,} images packed into {shards:,} TFRecords; their files aren't needed any more")
 
 
 def main():
@@ -215,7 +115,7 @@ def main():
     else:
         data = lade_tf.data.load(dataset, data_dir=data_dir)
         splits = {"train": data.train.labels, "test": data.test.labels}
-        print(table(splits, data.num_classes))
+        print(image_sets.table(splits, data.num_classes))
     but = "" if decoded else ", but images weren't decoded; --decode does"
     print(f"{dataset} is ready: nothing is missing{but}")
 

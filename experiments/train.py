@@ -15,86 +15,18 @@ import pathlib
 
 import tensorflow as tf
 from absl import flags
-from reproduction import cli, device_loop, prepared, provenance, strategies, train_flags, training
+from reproduction import cli, device_loop, provenance, strategies, train_flags, training
 from reproduction.run_folder import METRICS
 
-import lade_tf
-from lade_tf import evaluation, priors
-from lade_tf.data.files import image_decoding, records
-from lade_tf.data.sets import folder
-from lade_tf.files import replacing, write_json
-from lade_tf.training import checkpoints
+from lade_tf import evaluation
+from lade_tf.data.files import records
 
 FLAGS = flags.FLAGS
-REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 
 
-def tell_duplicates(config):
-    """Prints what prepare.py found to be there twice, if no image has changed since."""
-    if config.dataset != "folder":
-        return
-    path = pathlib.Path(FLAGS.data_dir).expanduser() / prepared.DUPLICATES
-    if path.exists():
-        _, splits = folder.read(FLAGS.data_dir, config.image_root)
-        print(prepared.summary(path, splits), end="")
-
-
-def check_images(data):
-    """Reads what is else read after an epoch, or after them all: an error then comes too late."""
-    if FLAGS.on_bad_image == "skip" or not isinstance(data, lade_tf.data.FileData):
-        return  # all images have been read
-    paths = [path for split in data.splits[1:] for path in getattr(data, split).paths]
-    bad = image_decoding.find_bad_images(paths, data.max_pixel)
-    if bad:
-        path, reason = bad[0]
-        raise ValueError(
-            f"{records.described(path)}: {reason}. {len(bad)} of the {len(paths)} images that "
-            "aren't for training can't be read: --on_bad_image=skip leaves them out"
-        )
-
-
-def finish(config, data, run, trainee, origin):
-    """Writes the model, its test logits and, last of all, the result; returns the result."""
-    model, history = trainee.model, run.read_history()
-    selected = {}
-    if run.file(checkpoints.BEST).exists():
-        best = checkpoints.load(run.file(checkpoints.BEST), model)
-        selected = {"selected_epoch": best.epoch}
-    if config.ema:
-        # The averages take the weights' place; a second time changes nothing.
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        training.recompute_statistics(model, config, data)
-    with replacing(run.file("best.keras")) as temporary:
-        model.save(temporary)
-    saved = trainee.test_logits(model, data)
-    saved.save(run.file("test_logits.npz"))
-    bad_images = [(records.described(path), reason) for path, reason in data.bad_images]
-    result = {
-        "config": config.to_json(),
-        **selected,
-        **({"trained_on": run.trained_on()} if run.trained_on() else {}),
-        **({"bad_images": bad_images} if FLAGS.on_bad_image == "skip" else {}),
-        **({"chosen": trainee.chosen} if trainee.chosen else {}),
-        **summarise(saved),
-        "seconds": round(sum(row["seconds"] for row in history), 1),
-        "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
-        "hashes": run.hashes(),
-        **origin,
-    }
-    write_json(run.file("result.json"), result)
-    return result
-
-
-def summarise(saved):
-    """Returns the metrics at the uniform prior, those of the unadapted logits, and all shifts."""
-    uniform = priors.uniform_prior(len(saved.counts))
-    return {
-        "metrics": evaluation.evaluate(saved, uniform, uniform),
-        "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
-        "metrics_shifted": evaluation.evaluate_shifts(
-            saved, evaluation.feasible(REPORTED_SHIFTS, saved.per_class)
-        ),
-    }
+def bad_images(data):
+    """Returns [(file, why)] of the images that were left out."""
+    return [(records.described(path), reason) for path, reason in data.bad_images]
 
 
 def report(config, result, run):
@@ -113,13 +45,14 @@ def carry_out(config, run, origin, strategy):
     if not FLAGS.overwrite:
         run.check_data(data)
     if FLAGS.overwrite or not run.read_history():
-        check_images(data)
-        tell_duplicates(config)
+        train_flags.check_images(data)
+        train_flags.tell_duplicates(config)
     # What the configuration can't do is refused here, before anything is written or deleted.
     with strategy.scope():
         trainee = training.build_trainee(config, data)
     if FLAGS.loop == "device":
         device_loop.check(config, data, trainee.model)
+    more = {"bad_images": bad_images(data), **origin} if FLAGS.on_bad_image == "skip" else origin
     is_chief = strategies.is_chief(strategy)
     if FLAGS.overwrite and is_chief:
         run.delete()
@@ -128,7 +61,7 @@ def carry_out(config, run, origin, strategy):
             run.claim(config, data)
         strategies.wait_for_all(strategy)
         training.train(config, data, run, trainee.model, strategy, FLAGS.loop, FLAGS.keep_every)
-        result = finish(config, data, run, trainee, origin) if is_chief else None
+        result = training.finish(config, data, run, trainee, more) if is_chief else None
         strategies.wait_for_all(strategy)
     return result
 

@@ -39,8 +39,9 @@ def test_packages_import_only_what_is_below_them():
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_imports_no_other_script(path):
-    others = {script.stem for script in SCRIPTS}
-    assert not imported(path.read_text()) & others
+    source, others = path.read_text(), {script.stem for script in SCRIPTS}
+    assert not imported(source) & others
+    assert source.count("\n") <= 150, "what is more belongs in reproduction/ or paper/"
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))

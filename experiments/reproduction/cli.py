@@ -18,11 +18,16 @@ def check_new_file(path, flag="--output", overwrite=None):
     if path is None:
         return
     path = pathlib.Path(path)
-    if path.is_dir() or (path.exists() and not overwrite):
-        way_out = "give a new file" + (" or --overwrite" if overwrite is False else "")
-        raise ValueError(f"{flag}={path} exists already: {way_out}")
+    check_new(path, f"{flag}=", overwrite and not path.is_dir())
     if not path.parent.is_dir():
         raise ValueError(f"{flag}={path} must lie in an existing folder")
+
+
+def check_new(path, prefix="", overwrite=None, kind="file"):
+    """Raises a ValueError if something is there already, unless it is to be overwritten."""
+    if pathlib.Path(path).exists() and not overwrite:
+        way_out = f"give a new {kind}" + (" or --overwrite" if overwrite is False else "")
+        raise ValueError(f"{prefix}{path} exists already: {way_out}")
 
 
 def check_tested(dataset, class_names, labels):

@@ -5,7 +5,9 @@ import pathlib
 from absl import flags
 
 import lade_tf
-from reproduction import cli, strategies
+from lade_tf.data.files import image_decoding, records
+from lade_tf.data.sets import folder
+from reproduction import cli, prepared, strategies
 from reproduction import config as configuration
 from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
@@ -85,3 +87,27 @@ def resolve_config():
     first = RunFolder(FLAGS.init_from)
     first.test_logits()  # refuses what isn't a finished run
     return RunConfig.from_flags(epochs=first.config.epochs)
+
+
+def tell_duplicates(config):
+    """Prints what prepare.py found to be there twice, if no image has changed since."""
+    if config.dataset != "folder":
+        return
+    path = pathlib.Path(FLAGS.data_dir).expanduser() / prepared.DUPLICATES
+    if path.exists():
+        _, splits = folder.read(FLAGS.data_dir, config.image_root)
+        print(prepared.summary(path, splits), end="")
+
+
+def check_images(data):
+    """Reads what is else read after an epoch, or after them all: an error then comes too late."""
+    if FLAGS.on_bad_image == "skip" or not isinstance(data, lade_tf.data.FileData):
+        return  # all images have been read
+    paths = [path for split in data.splits[1:] for path in getattr(data, split).paths]
+    bad = image_decoding.find_bad_images(paths, data.max_pixel)
+    if bad:
+        path, reason = bad[0]
+        raise ValueError(
+            f"{records.described(path)}: {reason}. {len(bad)} of the {len(paths)} images that "
+            "aren't for training can't be read: --on_bad_image=skip leaves them out"
+        )

@@ -5,8 +5,9 @@ import sys
 import keras
 import tensorflow as tf
 
-from lade_tf import layers, optimizers
+from lade_tf import evaluation, layers, optimizers, priors
 from lade_tf.checks import check_integer
+from lade_tf.files import replacing, write_json
 from lade_tf.training import checkpoints
 from lade_tf.training.callbacks import Checkpoint, StopOnNaN, StopOnSignal
 from reproduction import builders, device_loop, strategies
@@ -14,6 +15,8 @@ from reproduction.methods import POLICIES
 from reproduction.run_folder import RunFolder
 
 PROBE_IMAGES = 32
+# What a result holds metrics under.
+REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 # The paths of the variables that --backbone_learning_rate is for: all but those of the heads.
 BODY = "^(?!logits/|class_scale/|modulated_attention/|meta_embedding/)"
 
@@ -192,3 +195,45 @@ def validation_batches(config, data):
     if data.val is None or config.ema:
         return None
     return data.plain_batches("val", config.batch_size)
+
+
+def finish(config, data, run, trainee, more):
+    """Writes the model, its test logits and, last of all, the result with `more`; returns it."""
+    model, history = trainee.model, run.read_history()
+    selected = {}
+    if run.file(checkpoints.BEST).exists():
+        best = checkpoints.load(run.file(checkpoints.BEST), model)
+        selected = {"selected_epoch": best.epoch}
+    if config.ema:
+        # The averages take the weights' place; a second time changes nothing.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        recompute_statistics(model, config, data)
+    with replacing(run.file("best.keras")) as temporary:
+        model.save(temporary)
+    saved = trainee.test_logits(model, data)
+    saved.save(run.file("test_logits.npz"))
+    result = {
+        "config": config.to_json(),
+        **selected,
+        **({"trained_on": run.trained_on()} if run.trained_on() else {}),
+        **({"chosen": trainee.chosen} if trainee.chosen else {}),
+        **summarise(saved),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
+        "hashes": run.hashes(),
+        **more,
+    }
+    write_json(run.file("result.json"), result)
+    return result
+
+
+def summarise(saved):
+    """Returns the metrics at the uniform prior, those of the unadapted logits, and all shifts."""
+    uniform = priors.uniform_prior(len(saved.counts))
+    return {
+        "metrics": evaluation.evaluate(saved, uniform, uniform),
+        "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
+        "metrics_shifted": evaluation.evaluate_shifts(
+            saved, evaluation.feasible(REPORTED_SHIFTS, saved.per_class)
+        ),
+    }

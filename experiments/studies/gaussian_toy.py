@@ -19,6 +19,7 @@ from absl import flags
 from reproduction import cli, provenance
 
 from lade_tf import ops, priors
+from lade_tf.text_tables import align
 
 MEANS = np.array([-2.0, 0.0, 2.0])
 COUNTS = np.array([40000, 7500, 2500])
@@ -92,9 +93,10 @@ def main():
     cli.check_new_file(flags.FLAGS.output)
     started = time.monotonic()
     results = {estimator: distances(estimator) for estimator in ops.ESTIMATORS}
-    print(f"{'estimator':12}{'to disentangled':>18}{'to entangled':>15}")
+    rows = [("estimator", "to disentangled", "to entangled")]
     for estimator, distance in results.items():
-        print(f"{estimator:12}{distance['disentangled']:18.3f}{distance['entangled']:15.3f}")
+        rows.append((estimator, f"{distance['disentangled']:.3f}", f"{distance['entangled']:.3f}"))
+    print("\n".join(align(rows)))
     if flags.FLAGS.output:
         provenance.write_measured(flags.FLAGS.output, {"distances": results, "seed": SEED}, started)
 

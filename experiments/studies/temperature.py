@@ -16,6 +16,7 @@ from absl import flags
 from reproduction import cli, finished_runs, provenance
 
 from lade_tf import evaluation, label_shift
+from lade_tf.text_tables import align
 from studies.halves import split
 
 FLAGS = flags.FLAGS
@@ -67,16 +68,16 @@ def _mean_and_sd(values):
 
 def format_table(results, targets):
     """Returns the results as a table: accuracy in %, ECE and NLL."""
-    lines = [f"{'':<52}" + "".join(f"{target:>22}" for target in targets)]
+    rows = [("", *targets)]
     for run, result in results.items():
-        lines.append(run)
+        rows.append((run,))
         for name, title in (("without", "1"), ("with", f"{result['temperature']:.2f}")):
             cells = [
                 f"{100 * score['accuracy']:.1f}  {score['ece']:.3f}  {score['nll']:.2f}"
                 for score in result[name].values()
             ]
-            lines.append(f"  temperature {title:<38}" + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)
+            rows.append((f"  temperature {title}", *cells))
+    return "\n".join(align(rows))
 
 
 def check_sample(saved, run):

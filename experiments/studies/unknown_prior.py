@@ -23,6 +23,7 @@ from absl import flags
 from reproduction import cli, finished_runs, provenance
 
 from lade_tf import evaluation, label_shift, priors
+from lade_tf.text_tables import align
 from studies import quantification_peers
 from studies.cifar100_superclasses import SUPERCLASSES
 
@@ -266,17 +267,17 @@ def _rounded(values):
 
 def format_table(content, names):
     """Returns a setting's summary as a table: accuracy below known, and its mean and L1 error."""
-    lines = [f"{'points below known':<24}" + "".join(f"{_short(name):>9}" for name in names)]
-    lines[0] += f"{'mean':>9}{'L1':>7}{'harm':>7}{'seconds':>9}"
-    known = np.array(content["known"]["accuracy"])
+    rows = [("points below known", *map(_short, names), "mean", "L1", "harm", "seconds")]
+    known = 100 * np.array(content["known"]["accuracy"])
     for method, values in content.items():
-        gaps = 100 * (known - np.array(values["accuracy"]))
-        if method == "known":
-            gaps = 100 * known
-        cells = "".join(f"{gap:9.1f}" for gap in gaps)
-        means = f"{gaps.mean():9.2f}{np.mean(values['l1']):7.3f}{np.mean(values['harm']):7.2f}"
-        lines.append(f"{method:<24}{cells}{means}{values['seconds']:9.3f}")
-    return "\n".join(lines)
+        gaps = known if method == "known" else known - 100 * np.array(values["accuracy"])
+        means = (
+            f"{gaps.mean():.2f}",
+            f"{np.mean(values['l1']):.3f}",
+            f"{np.mean(values['harm']):.2f}",
+        )
+        rows.append((method, *(f"{gap:.1f}" for gap in gaps), *means, f"{values['seconds']:.3f}"))
+    return "\n".join(align(rows))
 
 
 def _short(name):

@@ -8,6 +8,7 @@ import numpy as np
 
 from lade_tf import metrics, priors
 from lade_tf.evaluation.shifts import SHIFTS, draw, feasible, named_prior
+from lade_tf.text_tables import align
 
 HEADINGS = {"accuracy_se": "± se", "accuracy_drawn": "drawn"}
 
@@ -105,10 +106,7 @@ def format_table(results, first_column="prior"):
     for name, values in results.items():
         cells = [_cell(values[column], column in percent) for column in columns]
         rows.append([name, *cells])
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return "\n".join(align(rows))
 
 
 def _cell(value, percent):

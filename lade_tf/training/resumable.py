@@ -78,7 +78,7 @@ def fit(
             "write: give the callbacks of lade_tf.training to Keras' fit"
         )
     origin = resumable(batches, epochs, steps_per_epoch)
-    first = _first_batch(origin, 0)
+    first = _first_batch(origin, is_known=origin_of(batches) is not None)
     probe = keras.tree.map_structure(tf.convert_to_tensor, first[0])
     model.raw_logits(probe)  # builds what isn't built yet
     model.optimizer.build(model.trainable_variables)
@@ -205,22 +205,26 @@ def _skipped(stream, steps):
     yield from itertools.islice(stream, steps, None)
 
 
-def _first_batch(origin, epoch):
-    """Returns (inputs, labels, weights) of an epoch's first batch, which must be always the same.
+def _first_batch(origin, is_known):
+    """Returns (inputs, labels, weights) of the first batch, which must be always the same.
+
+    Args:
+        origin: the `Origin` of the batches.
+        is_known: whether they are known to be; others are made a second time and compared.
 
     Raises:
         ValueError: if it isn't, or there is none.
     """
     found = []
-    for _ in range(2):
-        batch = next(iter(origin.from_epoch(epoch)), None)
+    for _ in range(1 if is_known else 2):
+        batch = next(iter(origin.from_epoch(0)), None)
         if batch is None:
             raise ValueError("batches must hold at least one batch; got none")
         found.append(batch)
-    one, other = (keras.tree.flatten(keras.tree.map_structure(np.asarray, each)) for each in found)
+    one, other = ([np.asarray(v) for v in keras.tree.flatten(found[i])] for i in (0, -1))
     if len(one) != len(other) or not all(map(_same, one, other)):
         raise ValueError(
-            f"batches must be a function of the epoch: its first batch of epoch {epoch} wasn't the "
+            "batches must be a function of the epoch: its first batch of epoch 0 wasn't the "
             "same when it was called a second time. Shuffle and augment with seeds made of the "
             "epoch"
         )

@@ -153,7 +153,7 @@ def test_export_sets_the_target_prior_and_overwrites_nothing(lade_run, tmp_path)
     names = json.loads((tmp_path / "served" / "assets" / "class_names.json").read_text())
     assert names == list("0123456789")
     errors = run("export.py", *flags, cwd=tmp_path, fails=True)
-    assert "=served exists already: give --overwrite to replace it, or another --output" in errors
+    assert "=served exists already: give a new folder or --overwrite" in errors
     run("export.py", *flags[:2], "--target_prior=backward:50", "--overwrite", cwd=tmp_path)
     served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
     assert served(images=tf.zeros([1, 8, 8, 1]))["probabilities"].shape == (1, 10)

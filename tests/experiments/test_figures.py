@@ -21,7 +21,7 @@ PICTURES = (
 )
 INSPECT = """
 import json, sys
-import figures
+from paper import figures
 described = {}
 for group, members in figures.find_groups(sys.argv[1], {}).items():
     described[group] = {}
@@ -229,7 +229,7 @@ def test_every_figure_is_written_as_png_and_pdf_and_replaced_by_overwrite_only(r
     flags += ("--figure=curves",)
     errors = run("figures.py", *flags, cwd=tmp_path, fails=True)
     (line,) = [line for line in errors.splitlines() if line.startswith("figures.py:")]
-    assert "exists already: --overwrite replaces it" in line and "Traceback" not in errors
+    assert "exists already: give a new file or --overwrite" in line and "Traceback" not in errors
     assert curves.read_bytes() == b"old"
     run("figures.py", *flags, "--overwrite", cwd=tmp_path)
     assert {path: path.read_bytes() for path in files} == files  # the same bytes again

@@ -1,14 +1,13 @@
 """What the generated blocks say; tests/test_readme.py asserts that they are up to date."""
 
 import pytest
-import sweep
-from paper import page_numbers, suites
+from paper import page_numbers, suites, sweeps
 
 
 def test_every_run_of_the_suites_has_a_label_of_its_own():
     flags = [flags for suite in suites.SUITES.values() for flags in suite()] + suites.grid()
     flags += [{**flags[0], "l2": 0.1}, {**flags[0], "batch_size": 64}]
-    planned = sweep.plan(flags, {}, "runs", "results")
+    planned = sweeps.plan(flags, {}, "runs", "results")
     labels = [page_numbers.describe(run.config) for run in planned]
     assert len(set(labels)) == len(labels) > 150
     assert "LADE (paper), 200 epochs, float32, seed 0" in labels

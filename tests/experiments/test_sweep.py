@@ -10,9 +10,8 @@ import time
 
 import numpy as np
 import pytest
-import sweep
 from binaries import run, start
-from paper import suites, tables
+from paper import suites, sweeps, tables
 from reproduction import finished_runs, methods, predictions
 from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
@@ -41,7 +40,7 @@ def write_logits(folder, seed=0):
 @pytest.fixture
 def planned(tmp_path):
     """The digits suite: softmax, crt, lade."""
-    return sweep.plan(
+    return sweeps.plan(
         suites.digits(), {**COMMON, "epochs": 3}, tmp_path / "runs", tmp_path / "results"
     )
 
@@ -73,13 +72,13 @@ def trained(monkeypatch):
         return True
 
     train.fails = None
-    monkeypatch.setattr(sweep, "train", train)
+    monkeypatch.setattr(sweeps, "train", train)
     names_and_train = names, train
     return names_and_train
 
 
 def carry_out(planned, results, **options):
-    return sweep.carry_out(planned, sweep.Results(results), **options)
+    return sweeps.carry_out(planned, sweeps.FinishedResults(results), **options)
 
 
 def test_what_is_missing_runs_once_and_is_copied(planned, trained, tmp_path):
@@ -136,7 +135,7 @@ def test_the_hashes_of_a_copy_are_those_of_its_own_files(planned, trained, tmp_p
         path = run_.folder.file("result.json")
         whole = {name: hash_of(run_.folder.file(name)) for name in ("best.keras", LOGITS)}
         write_json(path, {**read_json(path), "hashes": whole})
-        sweep.copy_result(run_)
+        sweeps.copy_result(run_)
         hashes = read_json(run_.copy / "result.json")["hashes"]
         there = {path.name for path in run_.copy.iterdir()} - {"result.json"}
         assert {name: hash_of(run_.copy / name) for name in there} == {
@@ -149,10 +148,10 @@ def test_the_hashes_of_a_copy_are_those_of_its_own_files(planned, trained, tmp_p
 
 def test_the_runs_that_keep_their_logits_are_runs_of_the_suites():
     common = {**COMMON, "precision": "bfloat16"}
-    names = {run.name for run in sweep.plan(suites.cifar100_lt(), common, "runs", "results")}
+    names = {run.name for run in sweeps.plan(suites.cifar100_lt(), common, "runs", "results")}
     (modern,) = set(suites.KEPT_LOGITS) - names
     common = {"precision": "float32", "epochs": 100}
-    assert modern in {run.name for run in sweep.plan(suites.modern(), common, "runs", "results")}
+    assert modern in {run.name for run in sweeps.plan(suites.modern(), common, "runs", "results")}
 
 
 def test_a_run_whose_logits_are_damaged_is_named_and_does_not_stop_the_others(
@@ -188,7 +187,7 @@ def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp
     write_json(folder / "config.json", other)
     write_json(folder / "result.json", {"config": other})
     results = tmp_path / "results"
-    text = sweep.format_list(planned, sweep.Results(results))
+    text = sweeps.format_list(planned, sweeps.FinishedResults(results))
     assert re.search(rf"^{planned[0].name} +blocked$", text, flags=re.MULTILINE)
     assert f"{planned[0].name} is blocked: {folder} holds another run" in text
     failed = carry_out(planned, results)
@@ -198,12 +197,12 @@ def test_another_run_of_the_same_name_is_left_alone(place, planned, trained, tmp
 
 
 def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
-    results = sweep.Results(tmp_path / "results")
-    assert sweep.carry_out(planned, results) == {}
-    assert "3 of 3 done" in sweep.format_list(planned, results)
+    results = sweeps.FinishedResults(tmp_path / "results")
+    assert sweeps.carry_out(planned, results) == {}
+    assert "3 of 3 done" in sweeps.format_list(planned, results)
     other = {"config": {**planned[0].config.to_json(), "l2": 0.1}}
     write_json(planned[0].copy / "result.json", other)
-    text = sweep.format_list(planned, sweep.Results(tmp_path / "results"))
+    text = sweeps.format_list(planned, sweeps.FinishedResults(tmp_path / "results"))
     assert re.search(rf"^{planned[0].name} +blocked ", text, flags=re.MULTILINE)
     message = f"{planned[0].copy} holds another run"
     assert f"2 of 3 done\n{planned[0].name} is blocked: {message}" in text
@@ -214,20 +213,20 @@ def test_a_finished_run_is_not_copied_over_another(planned, trained, tmp_path):
 def test_results_in_any_precision_count_where_none_is_asked_for(trained, tmp_path):
     def plan(precision):
         common = {"precision": precision, "epochs": 3}
-        return sweep.plan(suites.digits(), common, tmp_path / "runs", tmp_path / "results")
+        return sweeps.plan(suites.digits(), common, tmp_path / "runs", tmp_path / "results")
 
     carry_out(plan("bfloat16"), tmp_path / "results")
     (tmp_path / "runs").rename(tmp_path / "gone")
-    results = sweep.Results(tmp_path / "results", any_precision=True)
-    text = sweep.format_list(plan(None), results)
+    results = sweeps.FinishedResults(tmp_path / "results", any_precision=True)
+    text = sweeps.format_list(plan(None), results)
     assert text.count("  done in bfloat16  50.0") == 3 and "3 of 3 done" in text
-    assert sweep.carry_out(plan(None), results) == {}
+    assert sweeps.carry_out(plan(None), results) == {}
     assert len(trained[0]) == 3 and not (tmp_path / "runs").exists()
     assert not plan(None)[0].copy.exists()
     # With a precision that is asked for, only results in it count.
     assert carry_out(plan("float32"), tmp_path / "results") == {}
     assert trained[0][3:] == [run.name for run in plan("float32")]
-    results = sweep.Results(tmp_path / "results", any_precision=True)
+    results = sweeps.FinishedResults(tmp_path / "results", any_precision=True)
     assert [results.state(run) for run in plan(None)] == ["done"] * 3
 
 
@@ -247,11 +246,11 @@ def test_results_from_before_a_recipe_got_a_key_count_for_the_plain_recipe_only(
     new = {"augment", "recipe", "schedule", "mixup", "ema", "sampler", "label_smoothing"}
 
     def is_found(flags):
-        (run,) = sweep.plan([flags], COMMON, "runs", tmp_path)
-        return sweep.Results(tmp_path).copied(run) is not None
+        (run,) = sweeps.plan([flags], COMMON, "runs", tmp_path)
+        return sweeps.FinishedResults(tmp_path).copied(run) is not None
 
     flags = {"dataset": "cifar100_lt", "loss": "softmax", "seed": 0}
-    (old,) = sweep.plan([flags], COMMON, "runs", tmp_path)
+    (old,) = sweeps.plan([flags], COMMON, "runs", tmp_path)
     config = {name: value for name, value in old.config.to_json().items() if name not in new}
     write_json(tmp_path / "result.json", {"config": config})
     assert is_found(flags)
@@ -289,31 +288,31 @@ def test_train_goes_on_with_whatever_the_sweep_goes_on_with(planned, tmp_path):
 
     for planned_run in (softmax, crt):
         claim(planned_run)
-        assert sweep.has(planned_run, "config.json") and not is_refused(planned_run)
+        assert sweeps.has(planned_run, "config.json") and not is_refused(planned_run)
         assert is_refused(planned_run, mixup=0.2) and is_refused(planned_run, seed=1)
         claim(planned_run, seed=1)
-        assert not sweep.has(planned_run, "config.json") and is_refused(planned_run)
+        assert not sweeps.has(planned_run, "config.json") and is_refused(planned_run)
     # A first stage that was moved or copied is the same, another of the same name isn't.
     claim(softmax)
     copy = tmp_path / "copy" / softmax.name
     claim(crt, init_from=str(copy))
-    assert not is_refused(crt) and sweep.has(crt, "config.json")
+    assert not is_refused(crt) and sweeps.has(crt, "config.json")
     copy.mkdir(parents=True)
     write_json(copy / "config.json", softmax.config.to_json())
-    assert not is_refused(crt) and sweep.has(crt, "config.json")
+    assert not is_refused(crt) and sweeps.has(crt, "config.json")
     write_json(copy / "config.json", {**softmax.config.to_json(), "l2": 0.1})
     with pytest.raises(ValueError, match="of the first stage l2 is 0.1 there and 0.0005 now"):
         crt.folder.check(crt.config)
-    assert not sweep.has(crt, "config.json")
+    assert not sweeps.has(crt, "config.json")
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_suites_have_no_two_runs_of_one_name_and_softmax_before_second_stages(name):
     flags = ALL[name](seeds=(0, 1))
-    planned = sweep.plan(flags, COMMON, "runs", "results")
+    planned = sweeps.plan(flags, COMMON, "runs", "results")
     configs = {run.name: run.config for run in planned}
     for given in flags:
-        (one,) = sweep.plan([given], COMMON, "runs", "results")
+        (one,) = sweeps.plan([given], COMMON, "runs", "results")
         assert configs[one.name] == one.config, "another run has its name"
     order = [run.folder.path for run in planned]
     for position, planned_run in enumerate(planned):
@@ -327,7 +326,7 @@ def test_the_suites_are_those_of_the_issue():
     def count(planned, **wanted):
         return sum(all(getattr(r.config, k) == v for k, v in wanted.items()) for r in planned)
 
-    planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
+    planned = sweeps.plan(suites.cifar100_lt(), COMMON, "runs", "results")
     recipe = {"epochs": 200, "recipe": "2021", "backbone": "resnet32"}
     assert count(planned, **recipe) == len(planned)
     for ratio, alpha in ((100, 0.1), (50, 0.01), (10, 0.01)):
@@ -348,17 +347,17 @@ def test_the_suites_are_those_of_the_issue():
     assert [r.config.imbalance_ratio for r in planned[:12]] == [100] * 12
     assert [r.config.seed for r in planned[:12]] == [0] * 4 + [1] * 4 + [2] * 4
     assert count(planned, loss="lade", estimator="reference", data_seed=2, seed=0) == 1
-    short = sweep.plan(suites.short(), COMMON, "runs", "results")
+    short = sweeps.plan(suites.short(), COMMON, "runs", "results")
     assert {r.config.loss for r in short} == set(methods.METHODS)
     assert count(short, epochs=30, imbalance_ratio=100, seed=0) == len(short)
-    modern = sweep.plan(suites.modern(), {**COMMON, "epochs": 400}, "runs", "results")
+    modern = sweeps.plan(suites.modern(), {**COMMON, "epochs": 400}, "runs", "results")
     assert count(modern, loss="lade", recipe="modern", ema=0.99, epochs=400) == len(modern) == 6
-    grid = sweep.plan(suites.grid(imbalance_ratio=50), COMMON, "runs", "results")
+    grid = sweeps.plan(suites.grid(imbalance_ratio=50), COMMON, "runs", "results")
     assert count(grid, loss="lade", imbalance_ratio=50, seed=0) == len(grid) == 24
 
 
 def test_the_suite_fills_the_tables_that_it_names():
-    planned = sweep.plan(suites.cifar100_lt(), COMMON, "runs", "results")
+    planned = sweeps.plan(suites.cifar100_lt(), COMMON, "runs", "results")
     made = [r.config for r in planned if r.config.data_seed == 0]
     for number in ("2", "8", "9", "10"):
         for name, method, settings, *_ in tables.entries(number):
@@ -371,7 +370,7 @@ def test_the_suite_fills_the_tables_that_it_names():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_runs_on_other_subsets_count_whatever_the_seeds_of_the_suite(seed):
-    planned = sweep.plan(suites.cifar100_lt(seeds=(seed,)), COMMON, "runs", "results")
+    planned = sweeps.plan(suites.cifar100_lt(seeds=(seed,)), COMMON, "runs", "results")
     seeds = [(r.config.data_seed, r.config.seed) for r in planned if r.config.data_seed]
     assert len(seeds) == 6 and set(seeds) == finished_runs.subsets(dict.fromkeys(seeds)).keys()
 
@@ -392,11 +391,11 @@ def test_the_committed_runs_have_their_names():
 
 
 def test_the_committed_short_runs_are_done():
-    results = sweep.Results(RESULTS)
+    results = sweeps.FinishedResults(RESULTS)
 
     def done(seed, precision):
         flags = {**COMMON, "precision": precision}
-        planned = sweep.plan(suites.short(seeds=(seed,)), flags, "no_runs", RESULTS)
+        planned = sweeps.plan(suites.short(seeds=(seed,)), flags, "no_runs", RESULTS)
         return {run.name for run in planned if results.state(run) == "done"}
 
     assert len(done(0, "float32")) == len(suites.short())
@@ -444,7 +443,7 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
     (foreign / "note.txt").unlink()
     output = run("sweep.py", *flags, cwd=tmp_path)
     assert output.count("[3 of 3]") == 1 and "[1 of 3]" not in output and "3 of 3 done" in output
-    planned = sweep.plan(suites.digits(), {**COMMON, "epochs": 2}, "runs", tmp_path / "results")
+    planned = sweeps.plan(suites.digits(), {**COMMON, "epochs": 2}, "runs", tmp_path / "results")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for planned_run in planned:
         copy, folder = planned_run.copy, tmp_path / planned_run.folder.path

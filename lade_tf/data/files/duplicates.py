@@ -6,6 +6,7 @@ import json
 import os
 
 from lade_tf.data.files import records
+from lade_tf.text_tables import align
 
 HEAD = 4096  # bytes that are compared before whole files are
 
@@ -83,10 +84,7 @@ def table(found):
     for (split, other), numbers in sorted(found.items()):
         where = f"twice in {split}" if split == other else f"of {split}, in {other} too"
         rows.append((where, *(f"{number:,}" for number in numbers)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
+    return align(rows)
 
 
 def fingerprint(splits):

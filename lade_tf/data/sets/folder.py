@@ -6,6 +6,7 @@ import warnings
 
 from lade_tf.data.files import exif, image_lists
 from lade_tf.data.sets import from_lists
+from lade_tf.data.sets.imagenet import MEAN, STD
 from lade_tf.data.sets.small_images import in_memory
 
 SPLITS = ("train", "val", "test")
@@ -30,9 +31,6 @@ LEFT_BY_SYSTEMS = {
     *("$recycle.bin", "system volume information", "lost+found", "thumbs.db", "ehthumbs.db"),
     "desktop.ini",
 }
-# ImageNet's statistics.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 LARGEST_IN_MEMORY = 64
 
 

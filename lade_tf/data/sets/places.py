@@ -2,12 +2,10 @@
 
 from lade_tf.data.files import image_lists
 from lade_tf.data.sets import from_lists
+from lade_tf.data.sets.imagenet import MEAN, STD
 
 CLASSES = 365
 SIZES = {"train": 62500, "val": 7300, "test": 36500}
-# ImageNet's statistics.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def load(data_dir=None, on_bad_image="error", image_size=224):
