@@ -28,6 +28,7 @@ COMMON_SCALE = 10.0  # of slopes and τ: it only keeps them finite where the sam
 # The second moments of posteriors take samples · classes² products.
 MOST_PRODUCTS = 2e10
 MOST_UPDATES, MOST_STEPS = 20, 30
+CONVERGED = 0.005  # of the logarithm of σ²
 
 MOST_UNCERTAIN = 0.99  # of J_cc/n_c, so that the penalty keeps b finite
 # Newton's steps end where another promises so few nats.
@@ -146,16 +147,19 @@ class ShrunkRegression:
     def fit(self):
         """Returns (slope, slope by prior, τ, biases), σ, and the covariance of the biases."""
         parameters = np.concatenate([[1.0, 0.0, 0.0], np.zeros(self.log_probs.shape[1])])
-        variance = BIAS_SCALE**2
+        variance, previous = BIAS_SCALE**2, 0.0
         for _ in range(MOST_UPDATES):
             parameters, covariance = self.climb(parameters, variance)
             biases = parameters[3:]
             total = biases @ biases + np.trace(covariance) + BIAS_SCALE_WEIGHT * BIAS_SCALE**2
-            updated = total / (len(biases) + BIAS_SCALE_WEIGHT)
-            done = abs(np.log(updated / variance)) < 0.005
-            variance = updated
-            if done:
+            change = np.log(total / (len(biases) + BIAS_SCALE_WEIGHT) / variance)
+            if abs(change) < CONVERGED:
                 break
+            # Changes shrink by about the same factor each time: their sum is a geometric series'.
+            factor = change / previous if previous else 0.0
+            extrapolated = 0 < factor < 0.9
+            variance *= np.exp(change / (1 - factor) if extrapolated else change)
+            previous = 0.0 if extrapolated else change
         return parameters, float(np.sqrt(variance)), covariance
 
     def blocks(self, parameters):
