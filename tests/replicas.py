@@ -5,6 +5,8 @@ collide.
 """
 
 import concurrent.futures
+import os
+import signal
 
 import binaries
 import keras
@@ -223,3 +225,36 @@ def small_lade_model(strategy):
         model.compile(lade_tf.optimizers.SGD(0.1), jit_compile=True)
         model.optimizer.build(model.trainable_variables)
     return model, (tf.zeros([8, 5]), tf.zeros([8], tf.int32))
+
+
+def resumed(folder, replicas=2):
+    """Returns the variables after a training that was broken off, and after one that wasn't."""
+    strategy, results = make_strategy(replicas), []
+
+    def batches(epoch):
+        rng = np.random.default_rng([0, epoch])
+        for _ in range(3):
+            yield rng.normal(size=(9, 6)).astype(np.float32), rng.integers(0, 4, 9)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == (1, 0):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    for name, callbacks in (("whole", []), ("cut", [Stop()]), ("cut", [])):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            layers = [keras.Input((6,)), keras.layers.Dropout(0.3), keras.layers.Dense(4)]
+            model = lade_tf.LADEModel(keras.Sequential(layers), COUNTS)
+            model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"])
+        options = {"epochs": 2, "steps_per_epoch": 3, "callbacks": callbacks, "verbose": 0}
+        try:
+            lade_tf.training.fit(model, batches, f"{folder}/{name}", **options)
+        except SystemExit:
+            continue
+        variables = [*model.variables, *model.optimizer.variables]
+        results.append([keras.ops.convert_to_numpy(variable) for variable in variables])
+    return results

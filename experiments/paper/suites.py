@@ -13,7 +13,7 @@ OTHERS = tuple(
     {"loss": loss} for loss in METHODS if loss not in {method["loss"] for method in HEADLINE}
 )
 # Those of the others that tables 2, 9 and 10 show at further imbalance ratios.
-PUBLISHED = tuple({"loss": loss} for loss in ("focal", "ldam", "bbn", "causal_norm"))
+AT_FURTHER_RATIOS = tuple({"loss": loss} for loss in ("focal", "ldam", "bbn", "causal_norm"))
 # Table 8. Without LADER both estimators are the same loss: one of them runs.
 ABLATIONS = (
     *({**method, "remine_lambda": 0.0} for method in LADE_RUNS),
@@ -48,7 +48,7 @@ def cifar100_lt(seeds=(0, 1, 2)):
     return [
         *_cross(ratios, seeds, HEADLINE),
         *_cross(ib100, seeds, OTHERS),
-        *_cross(ratios[1:], seeds, PUBLISHED),
+        *_cross(ratios[1:], seeds, AT_FURTHER_RATIOS),
         *_cross(ratios, seeds, ABLATIONS),
         # Figure 3; α = 0 is above.
         *_cross(ib100, one_seed, LADE_RUNS, _each("alpha", FIGURE_3_ALPHA[1:])),

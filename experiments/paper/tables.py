@@ -87,7 +87,7 @@ ABLATED = [
 # Without LADER both estimators are the same loss: the runs of one stand for both.
 ABLATIONS = ({}, {"remine_lambda": 0}, {"alpha": 0, "estimator": "reference"})
 
-VARIANTS = {method.label: method for method in finished_runs.VARIANTS}
+BY_LABEL = {method.label: method for method in finished_runs.VARIANTS}
 # The published figures came from the first.
 LADE_ROWS = ("LADE (reference)", "LADE (paper)")
 OTHER_RATIO = ("9", "10")
@@ -165,7 +165,7 @@ def entries(number):
             settings = [dataclasses.replace(s, epochs=row["epochs"]) for s in settings]
         for label in labels:
             name = f"{row['name']}, {label}" if ablation else label
-            yield name, VARIANTS.get(label), settings, row, label != LADE_ROWS[1]
+            yield name, BY_LABEL.get(label), settings, row, label != LADE_ROWS[1]
 
 
 def build(number, results, epochs=None, imbalance_ratio=None):
@@ -278,7 +278,7 @@ def compare(number, results, epochs=None, imbalance_ratio=None):
 
 def answer(results, epochs=None):
     """Returns a `Table` that compares the two losses and PC Softmax, None without such runs."""
-    pairs = [tuple(VARIANTS[label] for label in labels) for labels in ASKED]
+    pairs = [tuple(BY_LABEL[label] for label in labels) for labels in ASKED]
     rows = []
     for setting in COLUMNS["2"]:
         found = list(_paired(results, pairs, dataclasses.replace(setting, **_changes("2", epochs))))
@@ -324,7 +324,7 @@ def _pairs(methods):
     for index, label in enumerate(LADE_ROWS):
         for method in different.values():
             if method.label not in LADE_ROWS[: index + 1]:
-                yield VARIANTS[label], method
+                yield BY_LABEL[label], method
 
 
 def _paired(results, pairs, setting):

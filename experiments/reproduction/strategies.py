@@ -48,8 +48,8 @@ def _multi_worker(replicas):
         raise ValueError(f"--replicas={replicas} means nothing with --strategy=multi_worker")
     text = os.environ.get("TF_CONFIG", "")
     try:
-        config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
+        machines = json.loads(text)
+        workers, task = machines["cluster"]["worker"], machines["task"]
         named = task["type"] == "worker" and 0 <= int(task["index"]) < len(workers)
     except (ValueError, KeyError, TypeError):
         named = False

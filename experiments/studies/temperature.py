@@ -21,7 +21,7 @@ from studies.halves import split
 
 FLAGS = flags.FLAGS
 
-METRICS = ("accuracy", "ece", "nll")
+MEASURED = ("accuracy", "ece", "nll")
 
 
 def scores(saved, half, temperature, targets):
@@ -30,7 +30,7 @@ def scores(saved, half, temperature, targets):
         saved, logits=saved.logits[half] / np.float32(temperature), labels=saved.labels[half]
     )
     measured = evaluation.evaluate_shifts(scaled, targets)
-    return [[measured[target][metric] for metric in METRICS] for target in targets]
+    return [[measured[target][metric] for metric in MEASURED] for target in targets]
 
 
 def measure(saved, targets, images, draws):
@@ -57,7 +57,7 @@ def measure(saved, targets, images, draws):
 
 
 def _named(values, target):
-    pairs = {name: _mean_and_sd(values[:, target, i]) for i, name in enumerate(METRICS)}
+    pairs = {name: _mean_and_sd(values[:, target, i]) for i, name in enumerate(MEASURED)}
     sds = {f"{name}_sd": sd for name, (_, sd) in pairs.items()}
     return {**{name: mean for name, (mean, _) in pairs.items()}, **sds}
 

@@ -42,7 +42,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.monotonic(), time.process_time()
-        self.learning_rate = float(self.model.optimizer.learning_rate)  # constant in an epoch
+        learning_rate = self.model.optimizer.learning_rate  # constant in an epoch
+        self.learning_rate = float(keras.ops.convert_to_numpy(learning_rate))
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0 and self.progress.step:  # not before: the first step creates the metrics

@@ -115,7 +115,8 @@ def load(path, model):
         Its `Progress`.
     """
     if getattr(model, "optimizer", None) is not None:
-        model.optimizer.build(model.trainable_variables)  # else Keras passes its state over
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)  # else Keras passes its state over
     with h5py.File(path) as file:
         progress = Progress.of(file)
         seeds = file[SEEDS][()] if SEEDS in file else None

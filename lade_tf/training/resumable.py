@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lade_tf.checks import check_integer
-from lade_tf.data.batch_streams import Origin, origin_of
+from lade_tf.data.batch_streams import Origin, origin_of, prefetched
 from lade_tf.files import TEMPORARY, alone, read_json, write_json
 from lade_tf.models.multi_worker import is_multi_worker
 from lade_tf.training import checkpoints
@@ -80,8 +80,9 @@ def fit(
     origin = resumable(batches, epochs, steps_per_epoch)
     first = _first_batch(origin, is_known=origin_of(batches) is not None)
     probe = keras.tree.map_structure(tf.convert_to_tensor, first[0])
-    model.raw_logits(probe)  # builds what isn't built yet
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():  # builds what isn't built yet
+        model.raw_logits(probe)
+        model.optimizer.build(model.trainable_variables)
     with alone(folder):
         _claim(pathlib.Path(folder), first, origin.steps_per_epoch)
         while True:
@@ -124,13 +125,8 @@ def fit_from(model, origin, progress, **kwargs):
         progress: the `Progress` of the model.
         **kwargs: the other arguments of Keras' `fit`.
     """
-    stream = origin.from_epoch(progress.epoch)
-    if progress.step:
-        is_dataset = isinstance(stream, tf.data.Dataset)
-        skip = tf.data.Dataset.skip if is_dataset else _skipped
-        stream = skip(stream, progress.step)
     model.fit(
-        stream,
+        origin.from_epoch(progress.epoch).skip(progress.step),
         initial_epoch=progress.epoch,
         epochs=progress.epoch + 1 if progress.step else origin.epochs,
         steps_per_epoch=origin.steps_per_epoch - progress.step,
@@ -164,12 +160,13 @@ def resumable(batches, epochs=None, steps_per_epoch=None):
         return origin
     if not callable(batches):
         raise ValueError(
-            f"batches must be what train_batches returns, unchanged, or a function of the epoch; "
+            "batches must be what train_batches returns, unchanged, or a function of the epoch; "
             f"got {type(batches).__name__}, {_why_not(batches)}"
         )
     epochs = check_integer(epochs, "epochs", minimum=1)
     steps = check_integer(steps_per_epoch, "steps_per_epoch", minimum=1)
-    return Origin(lambda epoch: _chained(batches, epoch, epochs, steps), 0, epochs, steps)
+    signature = keras.tree.map_structure(_specification, _first_of(batches(0)))
+    return Origin(lambda epoch: _stream(batches, epoch, epochs, steps, signature), 0, epochs, steps)
 
 
 def _why_not(batches):
@@ -186,23 +183,44 @@ def _why_not(batches):
     return "which can't be told to start at an epoch"
 
 
-def _chained(batches, epoch, epochs, steps):
-    """Yields the batches of one epoch after the other."""
-    for each in range(epoch, epochs):
-        count = 0
-        for batch in itertools.islice(batches(each), steps):
-            yield batch
-            count += 1
-        if count < steps:
-            raise ValueError(
-                f"batches must return {steps} batches, steps_per_epoch, for every epoch; of "
-                f"epoch {each} it returned {count}"
-            )
+def _stream(batches, epoch, epochs, steps, signature):
+    """Returns a `tf.data.Dataset` of the batches of several epochs.
+
+    Keras would take a generator too, but begins it anew where it has looked at its first batch.
+    """
+
+    def generate():
+        for each in range(epoch, epochs):
+            count = 0
+            for batch in itertools.islice(batches(each), steps):
+                yield keras.tree.map_structure(tf.convert_to_tensor, _as_tuple(batch))
+                count += 1
+            if count < steps:
+                raise ValueError(
+                    f"batches must return {steps} batches, steps_per_epoch, for every epoch; of "
+                    f"epoch {each} it returned {count}"
+                )
+
+    stream = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    number = tf.data.experimental.assert_cardinality((epochs - epoch) * steps)
+    return prefetched(stream.apply(number), 1)
 
 
-def _skipped(stream, steps):
-    """Yields what comes after so many batches."""
-    yield from itertools.islice(stream, steps, None)
+def _specification(value):
+    """Returns what tf.data must know of an array, whose first axis is that of the batch."""
+    value = tf.convert_to_tensor(value)
+    return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+
+
+def _as_tuple(batch):
+    return tuple(batch) if isinstance(batch, list) else batch
+
+
+def _first_of(batches):
+    """Returns the first batch."""
+    for batch in batches:
+        return _as_tuple(batch)
+    raise ValueError("batches must return at least one batch; got none")
 
 
 def _first_batch(origin, is_known):
@@ -215,12 +233,7 @@ def _first_batch(origin, is_known):
     Raises:
         ValueError: if it isn't, or there is none.
     """
-    found = []
-    for _ in range(1 if is_known else 2):
-        batch = next(iter(origin.from_epoch(0)), None)
-        if batch is None:
-            raise ValueError("batches must hold at least one batch; got none")
-        found.append(batch)
+    found = [_first_of(origin.from_epoch(0)) for _ in range(1 if is_known else 2)]
     one, other = ([np.asarray(v) for v in keras.tree.flatten(found[i])] for i in (0, -1))
     if len(one) != len(other) or not all(map(_same, one, other)):
         raise ValueError(

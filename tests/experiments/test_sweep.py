@@ -447,9 +447,9 @@ def test_a_real_sweep_runs_copies_and_does_nothing_a_second_time(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for planned_run in planned:
         copy, folder = planned_run.copy, tmp_path / planned_run.folder.path
-        assert read_json(folder / "config.json") == planned_run.config
+        assert read_json(folder / "config.json") == planned_run.config.to_json()
         result = read_json(copy / "result.json")
-        assert result["config"] == planned_run.config
+        assert result["config"] == planned_run.config.to_json()
         assert (copy / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
         whole = read_json(folder / "result.json")
         assert {**result, "hashes": None} == {**whole, "hashes": None}

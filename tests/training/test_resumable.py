@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import replicas
 import tensorflow as tf
 
 import lade_tf
@@ -131,12 +132,28 @@ def test_a_broken_off_training_ends_with_the_same_bits(make_batches, make, kill,
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
+@pytest.mark.slow
+def test_so_does_one_on_two_replicas(tmp_path):
+    whole, resumed = replicas.in_a_process(replicas.resumed, str(tmp_path))
+    assert len(whole) == len(resumed) > 8
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The model and the folder of a training of one epoch."""
     model, folder = quick_model(), tmp_path_factory.mktemp("finished")
     lade_tf.training.fit(model, by_hand, folder, 1, STEPS, verbose=0)
     return model, folder
+
+
+def test_every_batch_is_seen_once_and_in_its_order(finished):
+    model = quick_model()
+    for images, labels in by_hand(0):
+        model.train_on_batch(images, labels)
+    for one, other in zip(finished[0].variables, model.variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
 
 
 def test_a_finished_training_is_loaded_and_left_alone(finished):
