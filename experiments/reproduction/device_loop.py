@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.models.adapted_model import label_sets
 from lade_tf.training.callbacks import last_good
 
 
@@ -21,7 +20,7 @@ def check(config, data, model):
     reason = None
     if not config.num_epochs:
         reason = f"--loss={config.loss} trains nothing"
-    elif type(model).train_step is not lade_tf.AdaptedModel.train_step:
+    elif config.method.paired or type(model).train_step is not lade_tf.AdaptedModel.train_step:
         reason = f"--loss={config.loss} has training steps of its own"
     elif not isinstance(data, lade_tf.data.ImageData):
         reason = f"the images of --dataset={config.dataset} aren't in memory"
@@ -117,7 +116,9 @@ class EpochProgram:
             augment=config.augment,
             mixup_alpha=config.mixup,
         )
-        model._symbolic_build(data_batch=next(iter(data.plain_batches("train", 1))))
+        images, labels = next(iter(data.plain_batches("train", 1)))
+        model.update_metrics(images, model.batch_loss(images, labels))  # the first creates them
+        model.reset_metrics()
         self.metrics = sorted(model.get_metrics_result())  # as `fit` orders them
         self._metric_variables = model.metrics_variables
         taken = {id(variable) for variable in self._metric_variables}
@@ -172,10 +173,10 @@ class EpochProgram:
             weights = [variable.value for variable in model.trainable_variables]
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                outputs, loss, share = model._loss_step(x, y, None)
-                loss_share = share * loss
-            gradients = tape.gradient(loss_share, weights)
-            model._update_metrics(x, label_sets(y)[0], outputs, None, loss, share)
+                batch = model.batch_loss(x, y, training=True)
+                loss = batch.share * batch.loss
+            gradients = tape.gradient(loss, weights)
+            model.update_metrics(x, batch)
             changed = [*model.trainable_variables, *optimizer.variables]
             own = [variable.value for variable in optimizer.variables]
             weights, own = optimizer.stateless_apply(own, gradients, weights)

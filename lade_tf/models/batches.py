@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lade_tf.array_checks import check_class_indices
+
 # Where labels that are given beside can be compared with those that are yielded, or with the order.
 ORDERED = tf.data.Dataset | keras.utils.PyDataset
 
@@ -58,7 +60,7 @@ def batches_of(name, inputs, sample_shape=None):
     if _is_in_arrays(inputs):
         _check_batched(name, inputs, sample_shape)
         return None
-    _check_ends(name, inputs)
+    check_ends(name, inputs)
     if isinstance(inputs, keras.utils.PyDataset):
         return Batches(name, (inputs[i] for i in range(inputs.num_batches)), sample_shape)
     if not hasattr(inputs, "__iter__"):
@@ -73,7 +75,7 @@ def unlabelled(name, inputs, sample_shape=None):
     """
     if not isinstance(inputs, ORDERED):
         return batches_of(name, inputs, sample_shape) or inputs
-    _check_ends(name, inputs)
+    check_ends(name, inputs)
     batch = inputs.element_spec if isinstance(inputs, tf.data.Dataset) else inputs[0]
     batch, _, weights = keras.utils.unpack_x_y_sample_weight(batch)
     check_unweighted(name, weights)
@@ -106,7 +108,8 @@ def check_unweighted(name, weights):
         )
 
 
-def _check_ends(name, inputs):
+def check_ends(name, inputs):
+    """Raises a ValueError for a data set that has no end."""
     endless = (
         inputs.cardinality() == tf.data.INFINITE_CARDINALITY
         if isinstance(inputs, tf.data.Dataset)
@@ -125,12 +128,12 @@ def _as_numpy(value):
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def whole_numbers(labels):
-    """Returns labels as integers where they are floats, or booleans, that hold only such.
+def class_indices(name, labels, num_samples, num_classes):
+    """Returns labels checked by `check_class_indices`; floats and booleans may be whole numbers.
 
     Keras' data sets give those of two classes as floats.
     """
     labels = np.asarray(labels)
     if labels.dtype == bool or (labels.dtype.kind == "f" and np.all(labels == np.floor(labels))):
-        return labels.astype(np.int64)
-    return labels
+        labels = labels.astype(np.int64)
+    return check_class_indices(name, labels, num_samples, num_classes)

@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from lade_tf.checks import check_integer
 from lade_tf.losses.balanced_softmax import balanced_softmax
-from lade_tf.models.own_loss_model import OwnLossModel
+from lade_tf.models.adapted_model import AdaptedModel
 from lade_tf.ops import check_sample_weight
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class BBN(OwnLossModel):
+class BBN(AdaptedModel):
     """Trains the two branches of `network`, each on its own batch (Zhou et al., CVPR 2020).
 
     The conventional branch sees images as they come, the rebalancing branch images of a reversed
@@ -43,6 +43,8 @@ class BBN(OwnLossModel):
         ValueError: for a network without two branches, bad counts, priors, epochs or steps.
     """
 
+    OWNS_LOSS = True
+    ONE_OUTPUT_REFUSED = "one of each class: end it in two outputs"
     REFUSED = dict.fromkeys(("class_weight", "sample_weight"), "its samplers weight the classes")
 
     def __init__(
@@ -82,19 +84,17 @@ class BBN(OwnLossModel):
         head = self.network.output._keras_history.operation
         return tf.cast(head(tf.concat(mixed, axis=-1)), tf.float32)
 
-    def train_step(self, data):
-        images, labels = _check_pairs(data)
+    def batch_loss(self, x, y, sample_weight=None, training=False):
+        if not training:
+            return super().batch_loss(x, y, sample_weight)
+        _check_pairs(x, y, sample_weight)
         mixing = self.mixing_weight(self.optimizer.iterations)
-        with tf.GradientTape() as tape:
-            logits = self.mixed_logits(*images, mixing)
-            (conventional, share), (rebalancing, _) = (
-                self._replica_loss(None, y, logits, None, training=True) for y in labels
-            )
-            loss = mixing * conventional + (1 - mixing) * rebalancing
-            scaled_loss = self.optimizer.scale_loss(share * loss)
-        gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return self._update_metrics(images[0], labels[0], logits, None, loss, share)
+        logits = self.mixed_logits(*x, mixing)
+        conventional, rebalancing = (
+            self._of_compute_loss(None, labels, logits, logits, None, training) for labels in y
+        )
+        loss = mixing * conventional.loss + (1 - mixing) * rebalancing.loss
+        return conventional._replace(loss=loss)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns cross-entropy on raw logits plus the network's own losses, as Keras scales it."""
@@ -117,8 +117,8 @@ class BBN(OwnLossModel):
         # With replicas Keras first calls the model on a batch as inference knows it, to build the
         # metrics.
         if isinstance(data_batch, tuple) and isinstance(data_batch[0], (list, tuple)):
-            images, labels = _check_pairs(data_batch)
-            data_batch = images[0], labels[0]
+            _check_pairs(*keras.utils.unpack_x_y_sample_weight(data_batch))
+            data_batch = data_batch[0][0], data_batch[1][0]
         super()._symbolic_build(iterator, data_batch)
 
 
@@ -187,9 +187,8 @@ class _SideBySide(keras.Model):
         return [branch(batch, training=training) for branch, batch in pairs]
 
 
-def _check_pairs(data):
-    """Returns ((images, rebalancing_images), (labels, rebalancing_labels)) of a training batch."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+def _check_pairs(x, y, sample_weight):
+    """Raises a ValueError unless a training batch is a pair of images and one of labels."""
     if sample_weight is not None:
         raise ValueError("sample_weight must not be given to BBN: its samplers weight the classes")
     if not all(isinstance(part, (list, tuple)) and len(part) == 2 for part in (x, y)):
@@ -197,7 +196,6 @@ def _check_pairs(data):
             "the data of BBN must have the form ((images, rebalancing_images), (labels, "
             f"rebalancing_labels)); got x of {_structure(x)} and y of {_structure(y)}"
         )
-    return x, y
 
 
 def _structure(part):

@@ -9,8 +9,11 @@ import inspect
 import keras
 import tensorflow as tf
 
+from lade_tf import losses
+from lade_tf.layers.prior_adapt import PriorAdaptLayer
 from lade_tf.metrics.streaming import PredictedClassMetric
-from lade_tf.models.outputs import is_one_output
+from lade_tf.models.outputs import check_output_shape, is_one_output
+from lade_tf.models.preprocessing import check_preprocessor
 
 BOUNDED = (
     *("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign"),
@@ -36,6 +39,9 @@ CATEGORICAL = (
     *(keras.losses.SparseCategoricalCrossentropy, keras.losses.categorical_crossentropy),
     *(keras.losses.categorical_focal_crossentropy, keras.losses.sparse_categorical_crossentropy),
 )
+
+# What they learn of a class's logit isn't its difference to others.
+PER_CLASS_LOSSES = losses.LADE | losses.ClassBalancedFocal
 
 
 def gives_logits(model):
@@ -136,6 +142,21 @@ def _check_judges_classes(model, loss):
                 f"or have one output for two classes; {name_of(one)} judges each of "
                 "its outputs by itself"
             )
+
+
+def check_network(network, num_classes, from_logits, one_output_refused):
+    """Raises a ValueError for a network that an `AdaptedModel` can't have: arguments as there."""
+    if not isinstance(network, keras.Model):
+        raise ValueError(f"network must be a keras.Model that gives logits; got {network!r}")
+    if any(isinstance(layer, PriorAdaptLayer) for layer in network._flatten_layers()):
+        raise ValueError(
+            "network must be a plain classifier; this one has a target prior already: set that"
+        )
+    shape = (None, 1) if has_one_output(network) else output_shape(network)
+    if shape is not None:
+        check_output_shape(shape, num_classes, one_output_refused)
+    (check_gives_logits if from_logits else check_gives_probabilities)(network)
+    check_preprocessor(network)
 
 
 def check_gives_logits(model):
@@ -251,6 +272,29 @@ def check_takes_two_logits(metrics):
                 f'example "accuracy"; {name_of(one)} takes one output: update it with labels and '
                 "keras.ops.softmax(model.predict(inputs))[:, 1]"
             )
+
+
+def check_fits_outputs(loss, network, num_classes):
+    """Returns whether a loss is for one output; raises a ValueError where that can't be."""
+    every = keras.tree.flatten(loss)
+    names = ", ".join(map(name_of, every))
+    kinds = list(map(is_binary, every))
+    if any(kinds) and num_classes != 2:
+        raise ValueError(
+            "loss must judge the classes against each other, for example "
+            f"keras.losses.SparseCategoricalCrossentropy(from_logits=True); got {names}, which "
+            "judges one output of two classes"
+        )
+    if any(kinds) and not all(kinds):
+        raise ValueError(f"loss must take one output, or two logits, throughout; got {names}")
+    for one in every:
+        if has_one_output(network) and isinstance(one, PER_CLASS_LOSSES):
+            raise ValueError(
+                f"loss must compare logits, for the network has one output; {one.name} needs "
+                "one of each class: lade_tf.losses.BalancedSoftmax also frees the logits of "
+                "the training prior"
+            )
+    return any(kinds)
 
 
 def is_binary(loss):

@@ -69,8 +69,4 @@ class DeferredReweightingModel(AdaptedModel):
         return tf.where(self.optimizer.iterations < self.start_step, 1.0, weights)
 
     def get_config(self):
-        config = super().get_config()
-        del config["from_logits"]
-        if config["source_prior"] is None:
-            del config["source_prior"]
-        return {**config, "start_step": self.start_step, "beta": self.beta}
+        return {**super().get_config(), "start_step": self.start_step, "beta": self.beta}

@@ -4,13 +4,13 @@ import keras
 import tensorflow as tf
 
 from lade_tf.losses import LADE
-from lade_tf.models.adapted_model import label_sets, mixed
-from lade_tf.models.own_loss_model import OwnLossModel
+from lade_tf.models.adapted_model import AdaptedModel
+from lade_tf.models.training import BatchLoss, label_sets, mixed
 from lade_tf.ops import check_sample_weight
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class LADEModel(OwnLossModel):
+class LADEModel(AdaptedModel):
     """Trains `network` with LADE (equation 20), and serves it for any target prior (equation 17).
 
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss"
@@ -33,6 +33,7 @@ class LADEModel(OwnLossModel):
         zero_count: "error" refuses a class without samples, "smooth" adds 1 to every count.
     """
 
+    OWNS_LOSS = True
     REFUSED = {
         "class_weight": "LADE already corrects for the training prior. To expect other classes "
         "where the model runs, use set_target_prior"
@@ -60,16 +61,25 @@ class LADEModel(OwnLossModel):
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
         self.lader_tracker = keras.metrics.Mean(name="lader")
 
+    def batch_loss(self, x, y, sample_weight=None, training=False):
+        def local(x, y, sample_weight):
+            logits = self.raw_logits(x, training)
+            return logits, [self._local_loss(logits, one, sample_weight) for one in label_sets(y)]
+
+        logits, local_losses = self._compiled(local, training)(x, y, sample_weight)
+        of_each = [self._whole_loss(one, sample_weight) for one in local_losses]
+        share = of_each[0][1]
+        loss = mixed(y, [loss for loss, _ in of_each])
+        return BatchLoss(logits, label_sets(y)[0], loss, share)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns LADE on raw logits plus the network's own losses.
 
         Of several replicas each returns its part: added up they are the loss of the global batch.
         """
-        loss, share = self._replica_loss(x, y, y_pred, sample_weight, training)
+        local_loss = self._local_loss(y_pred, y, sample_weight)
+        loss, share = self._whole_loss(local_loss, sample_weight)
         return share * loss
-
-    def _replica_loss(self, x, y, logits, sample_weight, training):
-        return self._whole_loss(self._local_loss(logits, y, sample_weight), sample_weight)
 
     def _local_loss(self, logits, y, sample_weight):
         """Returns what needs no other replica: mean cross-entropy, statistics, batch size, rest."""
@@ -79,29 +89,14 @@ class LADEModel(OwnLossModel):
         return mean, statistics, tf.shape(cross_entropy)[0], self._regularization()
 
     def _whole_loss(self, local_loss, sample_weight):
+        """Returns the loss of this replica's examples and its share, and shows the two terms."""
         cross_entropy, statistics, batch_size, regularization = local_loss
         lader, share = self.lade.lader(statistics)
         # Weighted as Keras weights the loss they make up.
-        for tracker, value in (
-            (self.cross_entropy_tracker, cross_entropy),
-            (self.lader_tracker, lader),
-        ):
-            self._show(tracker, value, batch_size, share, sample_weight)
+        shown = batch_size, share, sample_weight
+        self._show(self.cross_entropy_tracker, cross_entropy, *shown)
+        self._show(self.lader_tracker, lader, *shown)
         return cross_entropy + self.lade.alpha * lader + regularization, share
-
-    def _loss_step(self, x, y, sample_weight):
-        if not self._compiles_replicas:
-            return super()._loss_step(x, y, sample_weight)
-
-        @tf.function(jit_compile=True, autograph=False)
-        def forward(x, y, sample_weight):
-            logits = self.raw_logits(x, training=True)
-            labels = label_sets(y)
-            return logits, [self._local_loss(logits, one, sample_weight) for one in labels]
-
-        logits, local_losses = forward(x, y, sample_weight)
-        of_each = [self._whole_loss(local, sample_weight) for local in local_losses]
-        return logits, *mixed(y, of_each)
 
     def _shown_share(self, share, sample_weight):
         # Without weights the share is that of the examples.

@@ -15,14 +15,14 @@ from lade_tf.checks import check_number
 from lade_tf.layers.cosine_norm_classifier import CosineNormClassifier
 from lade_tf.layers.meta_embedding import MetaEmbedding, squared_distances
 from lade_tf.layers.modulated_attention import ModulatedAttention
-from lade_tf.models.own_loss_model import OwnLossModel
+from lade_tf.models.adapted_model import AdaptedModel
 from lade_tf.ops import check_labels, check_sample_weight
 
 REPULSION_WEIGHT = 0.01  # a constant of the released code
 
 
 @keras.saving.register_keras_serializable("lade_tf")
-class OLTR(OwnLossModel):
+class OLTR(AdaptedModel):
     """Trains what `oltr_network` built with cross-entropy and the centroids loss.
 
     `compile` takes an optimizer and metrics, no loss: the model owns it. While it trains, "loss" is
@@ -49,6 +49,8 @@ class OLTR(OwnLossModel):
         ValueError: for a bad argument, and a network without exactly one `MetaEmbedding`.
     """
 
+    OWNS_LOSS = True
+    ONE_OUTPUT_REFUSED = "one of each class: end it in two outputs"
     REFUSED = {"class_weight": "class-balanced batches weight the classes"}
 
     def __init__(
@@ -72,6 +74,10 @@ class OLTR(OwnLossModel):
         # Kept as a method: as an attribute Keras would save the network's layers a second time.
         self._features_and_logits = keras.Model(network.input, [features, network.output]).__call__
 
+    def batch_loss(self, x, y, sample_weight=None, training=False):
+        outputs = self._compiled(self._features_and_logits, training)(x, training=training)
+        return self._of_compute_loss(x, y, outputs[1], outputs, sample_weight, training)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the loss per replica, as Keras does; `y_pred` is (features, raw logits)."""
         features, logits = y_pred
@@ -89,12 +95,6 @@ class OLTR(OwnLossModel):
         self.centroids_tracker.update_state(centroids, sample_weight=batch_size)
         loss = mean + self.centroid_weight * centroids + self._regularization()
         return loss / self.distribute_strategy.num_replicas_in_sync
-
-    def _outputs(self, x, training):
-        return self._features_and_logits(x, training=training)
-
-    def _update_metrics(self, x, y, outputs, *others):
-        return super()._update_metrics(x, y, outputs[1], *others)
 
     def get_config(self):
         return {

@@ -11,7 +11,7 @@ import tensorflow as tf
 from lade_tf.checks import check_integer
 from lade_tf.data.batch_streams import Origin, origin_of, prefetched
 from lade_tf.files import TEMPORARY, alone, read_json, write_json
-from lade_tf.models.multi_worker import is_multi_worker
+from lade_tf.models.training import is_multi_worker
 from lade_tf.training import checkpoints
 from lade_tf.training.callbacks import Checkpoint, StopOnNaN, StopOnSignal
 

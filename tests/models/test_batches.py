@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lade_tf
+from lade_tf.models import adaptation
 from lade_tf.models.batches import unlabelled
 
 
@@ -126,9 +127,17 @@ def test_a_data_set_without_labels_has_an_order_that_they_can_be_given_in(model,
 def test_a_target_may_come_in_any_form(model, kind):
     yielded = (TARGET, LABELS) if kind in ("generator", "torch") else (TARGET,)
     inputs = unlabelled("target_inputs", KINDS[kind](*yielded))
-    found = np.sort(model._predicted_logits(inputs, 256), axis=0)
+    found = np.sort(adaptation.predicted_logits(model, inputs, 256), axis=0)
     expected = np.sort(model.network.predict(TARGET, verbose=0), axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["generator", "torch", "tf.data", "PyDataset"])
+@pytest.mark.parametrize("yielded", [(TARGET,), (TARGET, LABELS), (TARGET, LABELS, LABELS * 0.5)])
+def test_probabilities_are_given_for_what_predict_takes(model, kind, yielded):
+    found = model.predict_proba(KINDS[kind](*yielded))
+    expected = tf.nn.softmax(model.predict(TARGET, verbose=0))
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(expected, axis=0), rtol=1e-5)
 
 
 def test_an_estimate_for_a_loader_is_that_for_its_arrays(model, of_arrays):
@@ -166,6 +175,8 @@ def test_a_data_set_without_end_is_refused(model, endless):
     }.items():
         with pytest.raises(ValueError, match=f"^{name} must have an end"):
             fit()
+    with pytest.raises(ValueError, match="^inputs must have an end"):
+        model.predict_proba(endless())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import lade_tf
+from lade_tf.models import adaptation
 from lade_tf.models.outputs import as_logits
 
 COUNTS = [90, 10]
@@ -109,10 +110,13 @@ def test_probabilities_that_are_rounded_stand_for_the_next_ones(dtype, nearest, 
 def test_predicted_logits_are_those_of_a_call():
     adapted = lade_tf.adapt(network("sigmoid"), COUNTS)
     z = np.array([[-30], [0], [30]], np.float32)
-    found = [adapted._predicted_logits(x, 2) for x in (z, tf.data.Dataset.from_tensors(z))]
+    found = [
+        adaptation.predicted_logits(adapted, x, 2) for x in (z, tf.data.Dataset.from_tensors(z))
+    ]
     for logits in found:
         np.testing.assert_array_equal(logits, adapted.raw_logits(z))
-    assert adapted._raw_predictor() is adapted._raw_predictor()  # it isn't traced again
+    first, again = (adaptation.raw_predictor(adapted) for _ in range(2))
+    assert first is again  # it isn't traced again
     assert [layer.name for layer in adapted.layers] == [adapted.network.name, "prior_adapt"]
 
 
@@ -200,7 +204,7 @@ def dense(units, activation=None, loss=None):
         (lambda: lade_tf.LADEModel(network(kind="subclassed"), COUNTS)(images()), "two outputs"),
         (lambda: lade_tf.AdaptedModel(network("sigmoid"), COUNTS), "sigmoid. Leave .*adapt"),
         (lambda: lade_tf.adapt(dense(1, "softmax"), COUNTS), "softmax of one output is always 1"),
-        (lambda: lade_tf.adapt(dense(1, "tanh"), COUNTS), "from_logits must be given"),
+        (lambda: lade_tf.adapt(dense(1, "tanh"), COUNTS), "model must give logits.* tanh"),
         (
             lambda: lade_tf.AdaptedModel(dense(1, "tanh"), COUNTS, from_logits=False),
             "probabilities of a sigmoid; .* tanh",

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import lade_tf
-from lade_tf.models import decoupled
+from lade_tf.models import adaptation, decoupled
 
 COUNTS = [70, 20, 10]
 SOURCE = np.array(COUNTS) / 100
@@ -51,8 +51,8 @@ def test_the_preprocessor_is_kept_wherever_images_go_in():
     assert adapted.evaluate(UINT8, LABELS, verbose=0) == pytest.approx(expected_loss, rel=1e-5)
     labelled = tf.data.Dataset.from_tensor_slices((UINT8, LABELS)).batch(3)
     for logits in (
-        adapted._predicted_logits(labelled, 3),
-        adapted._labelled_logits("inputs", "labels", labelled, None, 3)[0],
+        adaptation.predicted_logits(adapted, labelled, 3),
+        adaptation.labelled_logits(adapted, "inputs", "labels", labelled, None, 3)[0],
     ):
         expected = adapted.raw_logits(UINT8)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
