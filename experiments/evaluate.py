@@ -4,14 +4,16 @@
     python experiments/evaluate.py --model=SAVED_MODEL --dataset=cifar100_lt --data_dir=PATH
 
 --target_prior is what the model is told, --test_prior what the test classes are weighted by; by
-default each target prior is tested on its own: the eleven of section 4.3. Accuracy is the exact
-expectation over all test sets of that label distribution, with its standard error, and beside it
-that of one drawn test set. A run is measured from its test_logits.npz, in seconds; a SavedModel of
-experiments/export.py or a .keras file is run over the test set first. --compare=RUN adds how much
-better it is than another run, by a paired bootstrap over the test images.
+default each target prior is tested on its own: `test`, the test set as it is, and the eleven of
+section 4.3. Accuracy is the exact expectation over all test sets of that label distribution, with
+its standard error, and beside it that of one drawn test set, the largest that there is, if it has
+100 images. A class without a test image is left out of every distribution. A run is measured from
+its test_logits.npz, in seconds; a SavedModel of experiments/export.py or a .keras file is run over
+the test set first. --compare=RUN adds how much better it is than another run, by a paired bootstrap
+over the test images.
 
-Of most committed results the logits aren't kept but what they predict under these eleven: a "-"
-stands for what can't be told from that, and another prior is refused.
+Of most committed results the logits aren't kept but what they predict under these: a "-" stands
+for what can't be told from that, and another prior is refused.
 """
 
 import pathlib
@@ -39,7 +41,7 @@ flags.DEFINE_bool("allow_duplicates", None, "With --model: as of train.py.")
 flags.DEFINE_list(
     "target_prior",
     None,
-    f"What the model is told: {PRIORS}. Default: those of section 4.3 that the test set allows.",
+    f"What the model is told: {PRIORS}. Default: test and those of section 4.3.",
 )
 flags.DEFINE_string("test_prior", None, f"What the test set is like: {PRIORS}.")
 flags.DEFINE_string("compare", None, "Run folder to compare with on the same test images.")
@@ -105,13 +107,14 @@ def check_flags():
 
 
 def target_priors(saved):
-    """Returns the names given or, without any, those that the test set allows; says what isn't."""
-    if FLAGS.target_prior:
-        return FLAGS.target_prior
-    names = evaluation.feasible(evaluation.SHIFTS, saved.per_class)
-    left_out = ", ".join(name for name in evaluation.SHIFTS if name not in names)
-    if left_out:
-        print(f"left out, as the test set has {saved.per_class} images a class: {left_out}")
+    """Returns the names given or, without any, all whose predictions are known; says which not."""
+    names = FLAGS.target_prior or evaluation.STANDARD_PRIORS
+    if FLAGS.target_prior or not isinstance(saved, predictions.SavedPredictions):
+        return names
+    priors_of = {name: evaluation.prior_for(saved, name, FLAGS.reading) for name in names}
+    names = [name for name, prior in priors_of.items() if saved.keeps(prior)]
+    if left_out := ", ".join(name for name in priors_of if name not in names):
+        print(f"left out, as {saved.path} hasn't got their predictions: {left_out}")
     return names
 
 
@@ -121,6 +124,8 @@ def main():
     saved = load()
     if other:
         evaluation.check_same_images(saved, other)
+    for remark in evaluation.remarks(evaluation.tested_counts(saved), saved.class_names):
+        print(remark)
     told = target_priors(saved), FLAGS.test_prior, FLAGS.reading
     results = {"metrics": evaluation.evaluate_shifts(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")

@@ -62,13 +62,14 @@ def main():
     output = pathlib.Path(FLAGS.output or run.file("saved_model"))
     check_output(output)
     saved = run.test_logits()
-    prior = evaluation.prior_for(saved, FLAGS.target_prior)
+    # Of all classes, those without a test image too.
+    per_class, names = evaluation.tested_counts(saved), saved.class_names.tolist()
+    prior = evaluation.named_prior(FLAGS.target_prior, saved.counts, per_class, class_names=names)
     model = run.load_model()
     model.set_target_prior(prior)
-    class_names = saved.class_names.tolist()
     if FLAGS.calibrate:
-        calibrate(model, run, class_names)
-    run.write_export(model, output, class_names)
+        calibrate(model, run, names)
+    run.write_export(model, output, names)
     print(f"{output}: target prior {FLAGS.target_prior}")
 
 

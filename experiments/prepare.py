@@ -3,8 +3,8 @@
     python experiments/prepare.py --dataset=places_lt --data_dir=PATH
 
 Every list is verified: its form, its number of images and classes, images named twice in it or in
-two lists, missing files, classes without a test image. `--decode` decodes every image too, which is
-the default for a folder of few. Nothing is ever downloaded.
+two lists, missing files. Classes with few test images are named. `--decode` decodes every image
+too, which is the default for a folder of few. Nothing is ever downloaded.
 
 Of a folder, images that are there twice are found by content, whatever their names: a table and the
 first pairs are shown, all of them stand in PATH/duplicates.json. Of PNGs of 16 bits it says how
@@ -22,11 +22,13 @@ same order, and with the lists that is all it needs.
 
 import os
 
+import numpy as np
 from absl import flags
 from reproduction import cli, image_sets, tfds_images
 from reproduction.image_sets import FEW, READERS, WHERE
 
 import lade_tf
+from lade_tf import evaluation
 from lade_tf.data.files import exif, image_decoding, image_lists, records
 from lade_tf.data.sets import folder
 
@@ -76,11 +78,6 @@ def check_files(dataset, data_dir):
     # Of a folder, what is there twice is found by content, and is no reason to stop.
     allow = True if dataset == "folder" else None
     problems = image_lists.find_problems(splits, len(class_names), allow)
-    try:
-        tested = splits.get("test", splits.get("val"))
-        cli.check_tested(dataset, class_names, tested.labels)
-    except ValueError as error:
-        problems.append(str(error))
     decode = wants_decoding(dataset, splits)
     if decode and not problems:  # A missing image is named already.
         bad = image_lists.undecodable(splits)
@@ -88,6 +85,10 @@ def check_files(dataset, data_dir):
     problems = image_sets.wrong_sizes(reader, class_names, splits) + problems
     if problems:
         raise ValueError("\n- ".join(["what is wrong:", *problems]))
+    tested = splits.get("test", splits.get("val"))
+    per_class = np.bincount(tested.labels, minlength=len(class_names))
+    for remark in evaluation.remarks(per_class, class_names):
+        print(remark)
     if dataset == "folder":
         image_sets.tell_duplicates(splits)
         if advice := image_sets.small_batch(len(splits["train"].paths)):

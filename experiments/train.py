@@ -34,6 +34,8 @@ def report(config, result, run):
     print(f"\n{config.dataset}, {config.loss}, {config.epochs} epochs in {run.path}")
     print("The model is told the label distribution and tested under it:\n")
     print(evaluation.format_table(result["metrics_shifted"]))
+    for remark in result.get("remarks", ()):
+        print("\n" + remark)
     if result["metrics_unadapted"] != result["metrics"]:
         unadapted = {"uniform, not told": result["metrics_unadapted"]}
         print("\n" + evaluation.format_table(unadapted))

@@ -179,17 +179,37 @@ def shifted_counts(per_class, train_counts, imbalance_ratio, direction, reading=
     Returns:
         [classes] int64.
     """
+    per_class = check_integer(per_class, "per_class", minimum=1)
+    position = _shift_position(train_counts, direction, reading)
+    return _truncated_profile(per_class, imbalance_ratio, position, "per_class")
+
+
+def shifted_prior(train_counts, imbalance_ratio, direction, reading="notebook"):
+    """Returns the label distribution of `shifted_counts` in real numbers, for any test set.
+
+    Args:
+        train_counts, imbalance_ratio, direction, reading: as of `shifted_counts`.
+
+    Returns:
+        [classes] float64, sums to 1. In the reading "notebook" the largest entry is
+        `imbalance_ratio` times the smallest.
+    """
+    position = _shift_position(train_counts, direction, reading)
+    profile = check_number(imbalance_ratio, "imbalance_ratio", minimum=1) ** -position
+    return profile / profile.sum()
+
+
+def _shift_position(train_counts, direction, reading):
+    """Returns how far each class is from the head of a shifted test set, [classes] in 0..1."""
     check_choice(direction, DIRECTIONS, "direction")
     check_choice(reading, READINGS, "reading")
-    per_class = check_integer(per_class, "per_class", minimum=1)
     train_counts = check_counts(train_counts, name="train_counts", allow_zero=True)
     num_classes = train_counts.size
     rank = np.empty(num_classes, dtype=np.int64)
     rank[np.argsort(-train_counts, kind="stable")] = np.arange(num_classes)
     if direction == "backward":
         rank = num_classes - 1 - rank
-    steps = num_classes - 1 if reading == "notebook" else num_classes
-    return _truncated_profile(per_class, imbalance_ratio, rank / steps, "per_class")
+    return rank / (num_classes - 1 if reading == "notebook" else num_classes)
 
 
 def as_prior(values, num_classes=None, class_names=None, rest=None, training_prior=None):

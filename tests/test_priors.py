@@ -132,12 +132,28 @@ def test_shifted_counts_follow_the_ranks_of_the_training_counts():
     assert priors.shifted_counts(100, train, 8, "backward").tolist() == [50, 12, 100, 25]
 
 
+@pytest.mark.parametrize("direction", priors.DIRECTIONS)
+def test_a_shifted_prior_is_the_profile_before_it_is_rounded(direction):
+    train = np.random.default_rng(0).permutation(np.arange(1, 22))
+    for ratio in (1, 2, 7.5, 1e6):
+        prior = priors.shifted_prior(train, ratio, direction)
+        assert prior.sum() == pytest.approx(1) and prior.max() / prior.min() == pytest.approx(ratio)
+        head = prior if direction == "forward" else 1 / prior
+        np.testing.assert_allclose(np.diff(np.log(head[np.argsort(-train)])), -np.log(ratio) / 20)
+    for reading in priors.READINGS:  # 2**53 images of every class are next to real numbers
+        counts = priors.shifted_counts(2**53, train, 7.5, direction, reading)
+        expected = priors.shifted_prior(train, 7.5, direction, reading)
+        np.testing.assert_allclose(counts / counts.sum(), expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 0, -1, np.nan, np.inf, "x"])
 def test_ratios_below_one_are_refused(ratio):
     with pytest.raises(ValueError, match="imbalance_ratio must be a finite number >= 1"):
         priors.exponential_counts(500, 100, ratio)
     with pytest.raises(ValueError, match="imbalance_ratio must be a finite number >= 1"):
         priors.shifted_counts(100, [3, 2], ratio, "forward")
+    with pytest.raises(ValueError, match="imbalance_ratio must be a finite number >= 1"):
+        priors.shifted_prior([3, 2], ratio, "forward")
 
 
 @pytest.mark.parametrize("count", [2**53 + 1, 2**63, 10**30, 10**400])

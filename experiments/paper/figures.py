@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from reproduction import finished_runs, recipes
 from reproduction.config import REPEATS, RunConfig
 
-from lade_tf import evaluation, metrics, plots, priors
+from lade_tf import evaluation, metrics, plots
 from paper import suites
 
 LINE_INCHES = 0.25
@@ -93,7 +93,7 @@ def uniform_panels(figure_name, members):
             print(f"figure {figure_name}: no run of {method.label}")
             continue
         saved = chosen[0].predictions
-        target = method.target_prior(saved, priors.uniform_prior(len(saved.counts)))
+        target = method.target_prior(saved, evaluation.prior_for(saved, "uniform"))
         key = (method.loss, method.estimator, tuple(np.round(target, 9)))
         if key not in drawn:
             drawn.add(key)
@@ -155,11 +155,6 @@ def draw_reliability(members):
 
 def draw_accuracy_curves(members):
     """Tables 6 and 9 as curves: a line for each method."""
-    per_class = min(run.predictions.per_class for run in members)
-    ratios = [ratio for ratio in plots.RATIOS if ratio <= per_class]
-    names = evaluation.feasible(evaluation.SHIFTS, per_class)
-    for ratio in plots.RATIOS[: len(plots.RATIOS) - len(ratios)]:
-        print(f"figure curves: no ratio {ratio}, the test set has {per_class} images a class")
     found = {method: repeats(members, method) for method in DRAWN}
     for method in (method for method, chosen in found.items() if not chosen):
         print(f"figure curves: no run of {method.label}")
@@ -168,23 +163,23 @@ def draw_accuracy_curves(members):
     marks, caption = finished_runs.say_precisions(list(found.values()))
     curves = {}
     for (method, chosen), mark in zip(found.items(), marks, strict=True):
-        accuracies = [accuracy_curve(run.predictions, method, names) for run in chosen]
-        accuracies = np.reshape(accuracies, (len(chosen), 2 * len(ratios) + 1))
+        accuracies = [accuracy_curve(run.predictions, method) for run in chosen]
+        accuracies = np.reshape(accuracies, (len(chosen), len(evaluation.SHIFTS)))
         number = f" ({len(chosen)} runs)" if len(chosen) > 1 else ""
         curves[f"{method.label}{mark}{number}"] = accuracies
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     put_caption(figure, caption)
     axes = figure.subplots()
-    plots.accuracy_curves(axes, curves, ratios)
+    plots.accuracy_curves(axes, curves)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, fontsize="x-small")
     return figure
 
 
-def accuracy_curve(saved, method, names):
-    """Returns the expected accuracy under each of the named shifts."""
+def accuracy_curve(saved, method):
+    """Returns the expected accuracy under each of `evaluation.SHIFTS`."""
     accuracies = []
-    for name in names:
+    for name in evaluation.SHIFTS:
         test = evaluation.prior_for(saved, name)
         told = method.target_prior(saved, test)
         predictions = saved.adapted_to(told).predicted

@@ -365,7 +365,7 @@ def _matched(results, pair, setting):
 def _intervals(matched):
     """Returns (difference, low, high) in points of each ((first, second), seeds): two runs."""
     saved = next(iter(matched.values()))[0].predictions
-    uniform = priors.uniform_prior(len(saved.counts))
+    uniform = evaluation.prior_for(saved, "uniform")
     gains = []
     for (methods, _), pair in matched.items():
         for run in pair:

@@ -5,7 +5,6 @@ import pathlib
 import re
 import sys
 
-import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
@@ -28,22 +27,6 @@ def check_new(path, prefix="", overwrite=None, kind="file"):
     if pathlib.Path(path).exists() and not overwrite:
         way_out = f"give a new {kind}" + (" or --overwrite" if overwrite is False else "")
         raise ValueError(f"{prefix}{path} exists already: {way_out}")
-
-
-def check_tested(dataset, class_names, labels):
-    """Raises a ValueError unless every class has a test image: its accuracy would be unknown.
-
-    Args:
-        dataset: its name, for the message.
-        class_names: one name a class.
-        labels: [test images] integers.
-    """
-    untested = set(range(len(class_names))) - set(np.unique(labels).tolist())
-    if untested:
-        raise ValueError(
-            f"the test set of {dataset} must hold an image of every class; "
-            f"{len(untested)} have none, the first is {class_names[min(untested)]!r}"
-        )
 
 
 def check_run(path, more=""):

@@ -11,13 +11,14 @@ section 4.3, with confidences where the paper shows them, at its own and at the 
     class_names       [C] strings
     told_names        [V] what the model is told, first the S that have confidences: "source", which
                       is source_prior, left out where that is uniform, and "uniform"; then
-                      forward:RATIO and backward:RATIO, as far as the test set allows
+                      forward:RATIO and backward:RATIO, and "test" unless that is uniform
     told_priors       [V, C] float64, the priors of these names
     predicted         [V, N] predicted classes
     confidence        [S, N] float32, probability of the predicted class
     likelihood        [S, N] float32, probability of the true class
     class_squares     [S, C] float64, mean over a class's test images of the sum of the squared
-                      probabilities; the Brier score is the mean of it - 2 likelihood + 1
+                      probabilities, 0 without one; the Brier score is the mean of it
+                      - 2 likelihood + 1
     classwise_ece     [S] float64, at uniform test labels
     mean_probability  [S, C] float64, over the test set
     positive_logits   [C, 2] float64, mean and standard deviation of each class's raw logit over its
@@ -43,7 +44,7 @@ from reproduction.run_folder import RunFolder
 
 FILE, LOGITS = "predictions.npz", "test_logits.npz"
 VERSION = 1
-SOURCE, UNIFORM = "source", "uniform"
+SOURCE, UNIFORM, TEST = "source", "uniform", "test"
 ROUNDING = 1e-9  # what two computations of the same prior may differ by
 
 
@@ -74,9 +75,11 @@ class SavedPredictions:
     @classmethod
     def of(cls, saved):
         """Reduces `SavedLogits`."""
-        protocol = evaluation.feasible(evaluation.SHIFTS, saved.per_class)
-        told = {name: evaluation.prior_for(saved, name) for name in (UNIFORM, *protocol)}
+        names = (UNIFORM, *evaluation.SHIFTS, TEST)
+        told = {name: evaluation.prior_for(saved, name) for name in names}
         uniform, scored = told[UNIFORM], 1
+        if _same(uniform, told[TEST]):
+            del told[TEST]
         if not _same(uniform, saved.source_prior):
             told, scored = {SOURCE: saved.source_prior, **told}, 2
         predicted, scores = [], []
@@ -150,10 +153,9 @@ class SavedPredictions:
             if not np.all((values >= 0) & (values <= 1)):
                 raise ValueError(f"{name} must lie in [0, 1]")
 
-    @property
-    def per_class(self):
-        """How many test images the rarest class has."""
-        return int(np.bincount(self.labels, minlength=len(self.counts)).min())
+    def keeps(self, target_prior):
+        """Whether it is known what the model predicts when it is told a prior, [C]."""
+        return any(_same(prior, target_prior) for prior in self.told_priors)
 
     def adapted_to(self, target_prior):
         """Returns the `KeptOutcome` of the model told a prior, [C], one of `told_priors`."""
@@ -217,7 +219,7 @@ class KeptOutcome:
         if index >= len(saved.confidence):
             return dict.fromkeys(("ece", "classwise_ece", "brier", "nll"))
         likelihood = saved.likelihood[index].astype(np.float64)
-        uniform = priors.uniform_prior(len(saved.counts))
+        uniform = evaluation.prior_for(saved, UNIFORM)
         at_uniform = float(saved.classwise_ece[index]) if _same(test_prior, uniform) else None
         squares = saved.class_squares[index][saved.labels]
         return {
@@ -237,7 +239,7 @@ def _scores(outcome, uniform):
     return {
         "confidence": probabilities.max(axis=1).astype(np.float32),
         "likelihood": probabilities[rows, labels].astype(np.float32),
-        "class_squares": squares / np.bincount(labels, minlength=classes),
+        "class_squares": squares / np.maximum(np.bincount(labels, minlength=classes), 1),
         "classwise_ece": calibration.classwise_ece(probabilities, labels, weights),
         "mean_probability": probabilities.mean(axis=0, dtype=np.float64),
     }

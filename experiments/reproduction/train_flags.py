@@ -7,8 +7,8 @@ from absl import flags
 import lade_tf
 from lade_tf.data.files import image_decoding, records
 from lade_tf.data.sets import folder
-from reproduction import cli, prepared, strategies
 from reproduction import config as configuration
+from reproduction import prepared, strategies
 from reproduction.config import RunConfig
 from reproduction.run_folder import RunFolder
 
@@ -64,7 +64,6 @@ def load_data(config):
         image_root=config.image_root,
         allow_duplicates=bool(config.allow_duplicates),
     )
-    cli.check_tested(config.dataset, data.class_names, data.test.labels)
     if config.num_epochs:
         check_batch_size(config.batch_size, len(data.train.labels))
     return data

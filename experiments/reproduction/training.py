@@ -5,7 +5,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from lade_tf import evaluation, layers, optimizers, priors
+from lade_tf import evaluation, layers, optimizers
 from lade_tf.checks import check_integer
 from lade_tf.files import replacing, write_json
 from lade_tf.training import checkpoints
@@ -16,7 +16,7 @@ from reproduction.run_folder import RunFolder
 
 PROBE_IMAGES = 32
 # What a result holds metrics under.
-REPORTED_SHIFTS = ("forward:50", "forward:10", "uniform", "backward:10", "backward:50")
+REPORTED = ("test", "forward:50", "forward:10", "uniform", "backward:10", "backward:50")
 # The paths of the variables that --backbone_learning_rate is for: all but those of the heads.
 BODY = "^(?!logits/|class_scale/|modulated_attention/|meta_embedding/)"
 
@@ -212,12 +212,14 @@ def finish(config, data, run, trainee, more):
         model.save(temporary)
     saved = trainee.test_logits(model, data)
     saved.save(run.file("test_logits.npz"))
+    remarks = evaluation.remarks(evaluation.tested_counts(saved), saved.class_names)
     result = {
         "config": config.to_json(),
         **selected,
         **({"trained_on": run.trained_on()} if run.trained_on() else {}),
         **({"chosen": trainee.chosen} if trainee.chosen else {}),
         **summarise(saved),
+        **({"remarks": remarks} if remarks else {}),
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in history), 1),
         "hashes": run.hashes(),
@@ -228,12 +230,10 @@ def finish(config, data, run, trainee, more):
 
 
 def summarise(saved):
-    """Returns the metrics at the uniform prior, those of the unadapted logits, and all shifts."""
-    uniform = priors.uniform_prior(len(saved.counts))
+    """Returns the metrics at the uniform prior, those of the unadapted logits, and all reported."""
+    uniform = evaluation.prior_for(saved, "uniform")
     return {
         "metrics": evaluation.evaluate(saved, uniform, uniform),
         "metrics_unadapted": evaluation.evaluate(saved, saved.source_prior, uniform),
-        "metrics_shifted": evaluation.evaluate_shifts(
-            saved, evaluation.feasible(REPORTED_SHIFTS, saved.per_class)
-        ),
+        "metrics_shifted": evaluation.evaluate_shifts(saved, REPORTED),
     }

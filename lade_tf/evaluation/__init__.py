@@ -14,21 +14,29 @@ from lade_tf.evaluation.paired import (
     paired_bootstrap,
 )
 from lade_tf.evaluation.saved_logits import Outcome, SavedLogits, adapted_probabilities
-from lade_tf.evaluation.shifted_metrics import evaluate, evaluate_shifts, format_table, prior_for
+from lade_tf.evaluation.shifted_metrics import (
+    evaluate,
+    evaluate_shifts,
+    format_table,
+    prior_for,
+    tested_counts,
+)
 from lade_tf.evaluation.shifts import (
     PRIOR_NAMES,
     SHIFTS,
+    STANDARD_PRIORS,
     check_prior_name,
     class_weights,
     draw,
     drawn_counts,
-    feasible,
     named_prior,
+    remarks,
 )
 
 __all__ = [
     "PRIOR_NAMES",
     "SHIFTS",
+    "STANDARD_PRIORS",
     "Outcome",
     "SavedLogits",
     "adapted_probabilities",
@@ -42,12 +50,13 @@ __all__ = [
     "drawn_counts",
     "evaluate",
     "evaluate_shifts",
-    "feasible",
     "format_comparison",
     "format_table",
     "named_prior",
     "page_html",
     "paired_bootstrap",
     "prior_for",
+    "remarks",
+    "tested_counts",
     "write_page",
 ]

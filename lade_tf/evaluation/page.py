@@ -15,11 +15,19 @@ import re
 
 import numpy as np
 
-from lade_tf.evaluation.shifted_metrics import evaluate_shifts, format_table, prior_for
-from lade_tf.evaluation.shifts import SHIFTS, feasible
+from lade_tf.evaluation.shifted_metrics import (
+    evaluate_shifts,
+    format_table,
+    prior_for,
+    tested_counts,
+)
+from lade_tf.evaluation.shifts import SHIFTS, remarks
 from lade_tf.files import replacing
 from lade_tf.metrics.accuracy import shot_groups
 from lade_tf.metrics.calibration import NUM_BINS, SMALLEST_PROBABILITY
+
+# What the page shows without JavaScript.
+PLAIN = {"test": "The test set as it is:", "uniform": "All classes equally frequent:"}
 
 
 def write_page(classifiers, path, descriptions=None, overwrite=False):
@@ -54,23 +62,34 @@ def page_html(classifiers, descriptions=None):
         classifiers, descriptions: as of `write_page`.
 
     Raises:
-        ValueError: if there is no classifier, if they were tested on other images or name or rank
-            the classes otherwise, or for a class without a test image.
+        ValueError: if there is no classifier, or if they were tested on other images or name or
+            rank the classes otherwise.
     """
     content = json.dumps(_content(classifiers, descriptions or {}), allow_nan=False)
-    uniform = {name: evaluate_shifts(saved, ["uniform"]) for name, saved in classifiers.items()}
-    table = format_table({n: found["uniform"] for n, found in uniform.items()}, "run")
-    parts = {"DATA": content.replace("<", "\\u003c"), "TABLE": html.escape(table)}
+    found = {name: evaluate_shifts(saved, list(PLAIN)) for name, saved in classifiers.items()}
+    tables = [
+        f"{heading}\n\n{format_table({n: rows[prior] for n, rows in found.items()}, 'run')}"
+        for prior, heading in PLAIN.items()
+    ]
+    first = next(iter(classifiers.values()))
+    said = remarks(tested_counts(first), _class_names(first))
+    parts = {
+        "DATA": content.replace("<", "\\u003c"),
+        "TABLE": html.escape("\n\n".join(tables)),
+        "REMARKS": "".join(f'<p class="note">{html.escape(text)}</p>\n' for text in said),
+    }
     template = importlib.resources.files("lade_tf.evaluation").joinpath("page.html")
     return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], template.read_text(encoding="utf-8"))
 
 
 def describe(saved):
     """Returns {heading: text} of what `SavedLogits` tell of a classifier."""
-    counts = saved.counts
+    counts, tested = saved.counts, tested_counts(saved)
+    most, least = tested.max(), tested.min()
+    per_class = f"{most} to {least}" if least < most else f"{least}"
     return {
         "training images": f"{counts.max()} to {counts.min()} a class, {counts.sum()} in all",
-        "test images": f"{saved.per_class} a class, {len(saved.labels)} in all",
+        "test images": f"{per_class} a class, {len(saved.labels)} in all",
         "logits carry": _carried_prior(saved),
     }
 
@@ -97,6 +116,7 @@ def _content(classifiers, descriptions):
         "class_names": _class_names(first),
         "labels": first.labels.tolist(),
         "stops": stops,
+        "as_it_is": prior_for(first, "test").tolist(),
         "num_bins": NUM_BINS,
         "smallest_probability": SMALLEST_PROBABILITY,
         "runs": [
@@ -114,12 +134,10 @@ def _content(classifiers, descriptions):
 
 
 def _stops(saved):
-    """Returns the priors of section 4.3, backward to forward, that leave every class an image."""
-    if saved.per_class == 0:
-        raise ValueError("the test set must hold every class")
+    """Returns the priors of section 4.3, backward to forward."""
     return [
         {"name": name.replace(":", " "), "prior": prior_for(saved, name).tolist()}
-        for name in reversed(feasible(SHIFTS, saved.per_class))
+        for name in reversed(SHIFTS)
     ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from lade_tf.checks import check_integer
 from lade_tf.evaluation.shifted_metrics import prior_for
-from lade_tf.evaluation.shifts import SHIFTS, class_weights, feasible
+from lade_tf.evaluation.shifts import STANDARD_PRIORS, class_weights
 
 
 def check_same_images(saved, other):
@@ -50,7 +50,7 @@ def compare(saved, other, names=None, test_name=None, reading="notebook"):
         ValueError: for other test images, and as `evaluate_shifts`.
     """
     check_same_images(saved, other)
-    names = feasible(SHIFTS, saved.per_class) if names is None else names
+    names = STANDARD_PRIORS if names is None else names
     gains, weights = [], []
     for name in names:
         target, test = (prior_for(saved, text, reading) for text in (name, test_name or name))

@@ -155,11 +155,6 @@ class SavedLogits:
         except Exception as error:
             raise ValueError(f"{path} doesn't hold saved logits: {error}") from error
 
-    @property
-    def per_class(self):
-        """How many samples the rarest class has: of a balanced test set each class."""
-        return int(np.bincount(self.labels, minlength=len(self.counts)).min())
-
     def adapted_to(self, target_prior):
         """Returns what the classifier answers where the label distribution is `target_prior`.
 

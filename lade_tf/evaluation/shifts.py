@@ -1,7 +1,8 @@
 """Label distributions to test under, and test sets that have them.
 
-A balanced test set stands for all others: a test prior weights its classes, which gives the exact
-expectation over all test sets of that label distribution, or one such set is drawn from it.
+One test set stands for all others, whatever its own label distribution: a test prior weights its
+classes, which gives the exact expectation over all test sets of that label distribution, or one
+such set is drawn from it.
 """
 
 import numpy as np
@@ -16,23 +17,14 @@ SHIFTS = (
     "uniform",
     *(f"backward:{ratio}" for ratio in (2, 5, 10, 25, 50)),
 )
+# What is measured without names: the test set as it is, then these.
+STANDARD_PRIORS = ("test", *SHIFTS)
+FEWEST_TESTED = 5  # images of a class; the accuracy on fewer says next to nothing
+SHOWN = 20  # classes that a remark names
 PRIOR_NAMES = (
-    "uniform, train, forward:RATIO, backward:RATIO, dirichlet:CONCENTRATION:SEED or the path of "
-    'a .json file that holds {"prior": [a share for each class]} or {class name: share}'
+    "uniform, train, test, forward:RATIO, backward:RATIO, dirichlet:CONCENTRATION:SEED or the path "
+    'of a .json file that holds {"prior": [a share for each class]} or {class name: share}'
 )
-
-
-def feasible(names, per_class):
-    """Returns the names of shifts under which every class keeps a test image.
-
-    Args:
-        names: of `SHIFTS`, or others of the same form.
-        per_class: images of every class in the balanced test set.
-
-    Returns:
-        A list, those of `names`.
-    """
-    return [n for n in names if n == "uniform" or int(n.split(":")[1]) <= per_class]
 
 
 def check_prior_name(name):
@@ -44,7 +36,7 @@ def check_prior_name(name):
         check_number(_number(values[0]), f"the concentration in {name!r}", above=0)
         seed = int(values[1]) if values[1].isdecimal() else values[1]
         check_integer(seed, f"the seed in {name!r}", minimum=0)
-    elif name not in ("uniform", "train") and not name.endswith(".json"):
+    elif name not in ("uniform", "train", "test") and not name.endswith(".json"):
         raise ValueError(f"a prior must be {PRIOR_NAMES}; got {name!r}")
 
 
@@ -60,12 +52,15 @@ def named_prior(name, class_counts, per_class, reading="notebook", class_names=N
     """Returns the label distribution that a name stands for.
 
     Args:
-        name: "uniform"; "train", that of the training set; "forward:R" or "backward:R" (section
-            4.3 of the LADE paper, R the imbalance ratio); "dirichlet:A:SEED" (one draw, all
-            concentrations A); or the path of a prior file (`lade_tf.priors.load_prior`), whose
-            "rest" is spread as in training.
+        name: "uniform"; "train", that of the training set; "test", that of the test set as it is;
+            "forward:R" or "backward:R" (section 4.3 of the LADE paper, R the imbalance ratio);
+            "dirichlet:A:SEED" (one draw, all concentrations A); or the path of a prior file
+            (`lade_tf.priors.load_prior`), whose "rest" is spread as in training.
         class_counts: [classes] training images of every class.
-        per_class: test images of every class: the shifted sets are made of whole images.
+        per_class: test images, [classes] or one number for all. Where it is the same for all and R
+            divides it, a shift is that of the published sets, which are made of whole images
+            (`lade_tf.priors.shifted_counts`); else it is the same formula in real numbers
+            (`lade_tf.priors.shifted_prior`), and R may be any.
         reading: of section 4.3's formula, "notebook" or "paper" (`lade_tf.priors.shifted_counts`).
         class_names: [classes], for a file that names its classes, or None.
 
@@ -73,10 +68,13 @@ def named_prior(name, class_counts, per_class, reading="notebook", class_names=N
         [classes] float64, sums to 1.
 
     Raises:
-        ValueError: if `name` stands for nothing, or for a ratio that leaves a class without image.
+        ValueError: if `name` stands for nothing, or `per_class` isn't counts of these classes.
     """
     check_prior_name(name)
     num_classes = len(class_counts)
+    per_class = _check_per_class(per_class, num_classes)
+    if name == "test":
+        return per_class / per_class.sum()
     if name == "uniform":
         return priors.uniform_prior(num_classes)
     # Only a model that was built with zero_count="smooth" has a count of 0.
@@ -88,13 +86,51 @@ def named_prior(name, class_counts, per_class, reading="notebook", class_names=N
     kind, value, *seed = name.split(":")
     if kind == "dirichlet":
         return np.random.default_rng(int(seed[0])).dirichlet(np.full(num_classes, float(value)))
-    counts = priors.shifted_counts(per_class, class_counts, float(value), kind, reading)
-    if counts.min() == 0:
-        raise ValueError(
-            f"{name} leaves a class without an image: the test set has {per_class} a class, so the "
-            f"ratio can be {per_class} at most"
-        )
+    size, ratio = int(per_class[0]), float(value)
+    if np.any(per_class != size) or size % ratio:
+        return priors.shifted_prior(class_counts, ratio, kind, reading)
+    counts = priors.shifted_counts(size, class_counts, ratio, kind, reading)
     return counts / counts.sum()
+
+
+def _check_per_class(per_class, num_classes):
+    """Returns test images, [classes] or one number for all, as [classes]; not all are 0."""
+    if np.ndim(per_class) == 0:
+        return np.full(num_classes, check_integer(per_class, "per_class", minimum=1))
+    counts = priors.check_counts(
+        per_class, name="per_class", allow_zero=True, whole=True, num_classes=num_classes
+    )
+    if not counts.any():
+        raise ValueError("per_class must hold a test image; all are 0")
+    return counts
+
+
+def remarks(per_class, class_names=None):
+    """Returns what is to be said of a test set beside any number that is measured on it.
+
+    Args:
+        per_class: [classes] test images of every class.
+        class_names: [classes] strings, or None for the classes' numbers.
+
+    Returns:
+        A list of sentences: which classes have no test image and are left out, and which have so
+        few that their accuracy says little. Each names at most 20 classes.
+    """
+    per_class = np.asarray(per_class)
+    names = [str(c) for c in (range(len(per_class)) if class_names is None else class_names)]
+    untested = [names[c] for c in np.flatnonzero(per_class == 0)]
+    scarce = np.flatnonzero((per_class > 0) & (per_class < FEWEST_TESTED))
+    scarce = [f"{names[c]} ({per_class[c]})" for c in scarce]
+    left_out = "without a test image, left out of every label distribution"
+    little = f"with fewer than {FEWEST_TESTED} test images, whose accuracies say little"
+    kinds = ((untested, left_out), (scarce, little))
+    return [_listed(found, what) for found, what in kinds if found]
+
+
+def _listed(names, what):
+    number = f"{len(names):,} class" + ("es" if len(names) > 1 else "")
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"{number} {what}: {', '.join(names[:SHOWN])}{more}"
 
 
 def class_weights(labels, test_prior):
@@ -127,13 +163,16 @@ def drawn_counts(test_prior, per_class):
 
     Args:
         test_prior: [classes], sums to 1.
-        per_class: how many images of every class there are to draw from.
+        per_class: images there are to draw from, [classes] or one number for all.
 
     Returns:
-        [classes] int64.
+        [classes] int64: floor(min_c(n_c / p_c) · p), the smallest where p_c > 0.
     """
+    per_class = np.broadcast_to(per_class, np.shape(test_prior))
+    wanted = test_prior > 0
+    size = np.min(per_class[wanted] / test_prior[wanted])
     # What is a whole number but for rounding is that number.
-    return np.floor(per_class * test_prior / test_prior.max() + 1e-6).astype(np.int64)
+    return np.floor(size * test_prior + 1e-6).astype(np.int64)
 
 
 def draw(labels, test_prior, seed):
@@ -154,9 +193,6 @@ def draw(labels, test_prior, seed):
     labels = check_class_indices("labels", labels, num_classes=len(test_prior))
     check_integer(seed, "seed", minimum=0)
     rng = np.random.default_rng(seed)
-    sizes = np.bincount(labels, minlength=len(test_prior))[test_prior > 0]
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == c))[:count]
-        for c, count in enumerate(drawn_counts(test_prior, int(sizes.min())))
-    ]
+    sizes = drawn_counts(test_prior, np.bincount(labels, minlength=len(test_prior)))
+    chosen = [rng.permutation(np.flatnonzero(labels == c))[:count] for c, count in enumerate(sizes)]
     return np.sort(np.concatenate(chosen))

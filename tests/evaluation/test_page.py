@@ -33,8 +33,29 @@ def test_logits_alone_make_a_page(tmp_path):
     assert data["runs"][0]["name"] == "<mine>" and "&lt;mine&gt;" in text
     assert data["runs"][0]["description"] == evaluation.describe(saved)
     assert data["runs"][0]["description"]["logits carry"] == "the uniform prior"
-    assert len(data["stops"]) == 7  # 12 test images a class can't be thinned to a 25th
+    assert [stop["name"] for stop in data["stops"]][::10] == ["backward 50", "forward 50"]
+    assert data["as_it_is"] == pytest.approx([1 / 3] * 3) and "test images, " not in text
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_test_set_may_be_as_it_is():
+    labels = np.repeat([0, 1], [30, 4])
+    logits = np.random.default_rng(0).normal(size=(34, 3))
+    names = ["<ant>", "{{TABLE}}", "fly"]
+    saved = SavedLogits(logits, labels, COUNTS, class_names=names)
+    text = evaluation.page_html({"mine": saved})
+    data = embedded(text)
+    assert data["as_it_is"] == pytest.approx([30 / 34, 4 / 34, 0])
+    for stop in data["stops"]:
+        assert stop["prior"][2] == 0
+    ratio = data["stops"][0]["prior"][1] / data["stops"][0]["prior"][0]
+    assert ratio == pytest.approx(50)
+    assert evaluation.describe(saved)["test images"] == "30 to 0 a class, 34 in all"
+    assert "1 class without a test image, left out of every label distribution: fly<" in text
+    assert "say little: {{TABLE}} (4)<" in text and "<ant>" not in text
+    for name in ("test", "uniform"):
+        accuracy = evaluation.evaluate_shifts(saved, [name])[name]["accuracy"]
+        assert re.search(rf"^mine +{100 * accuracy:.2f} ", text, re.MULTILINE)
 
 
 def test_a_description_takes_the_place_of_what_the_logits_tell():

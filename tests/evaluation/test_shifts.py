@@ -12,23 +12,26 @@ def test_priors_have_names(tmp_path):
     expected = {
         "uniform": [1 / 3] * 3,
         "train": COUNTS / COUNTS.sum(),
+        "test": [1 / 3] * 3,
         "forward:4": np.array([40, 20, 10]) / 70,
         "backward:4": np.array([10, 20, 40]) / 70,
         str(path): [0.2, 0.3, 0.5],
     }
     for name, prior in expected.items():
         np.testing.assert_allclose(evaluation.named_prior(name, COUNTS, 40), prior)
+    np.testing.assert_allclose(
+        evaluation.named_prior("test", COUNTS, [2, 0, 6]), [0.25, 0, 0.75], rtol=1e-15
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unifrom", "a prior must be uniform, train, forward:RATIO"),
+        ("unifrom", "a prior must be uniform, train, test, forward:RATIO"),
         ("0.2", r"a .json file that holds \{.prior.: .a share for each class.\}.*; got '0.2'"),
         ("forward", "a prior must be uniform"),
         ("forward:", "a prior must be uniform"),
         ("forward:x", "the ratio in 'forward:x' must be a finite number >= 1"),
-        ("forward:50", "forward:50 leaves a class without an image: the test set has 40 a class"),
         ("backward:0.5", "the ratio in 'backward:0.5' must be a finite number >= 1"),
         ("missing.json", "missing.json can't be read"),
     ],
@@ -85,16 +88,65 @@ def test_a_class_that_does_not_occur_does_not_make_a_drawn_test_set_smaller():
     np.testing.assert_array_equal(np.bincount(missing[images]), [40, 40])
 
 
-@pytest.mark.parametrize("per_class", [1, 2, 9, 10, 50, 100])
-def test_a_shift_is_feasible_exactly_where_it_leaves_every_class_an_image(per_class):
-    counts = priors.exponential_counts(500, 10, 100)
-    for name in evaluation.SHIFTS:
-        try:
-            evaluation.named_prior(name, counts, per_class)
-        except ValueError:
-            assert name not in evaluation.feasible(evaluation.SHIFTS, per_class)
-        else:
-            assert name in evaluation.feasible(evaluation.SHIFTS, per_class)
+@pytest.mark.parametrize("per_class", [1, 3, 99, (5, 60, 33), (0, 7, 7)])
+def test_a_shift_has_its_ratio_whatever_the_test_set(per_class):
+    for direction in priors.DIRECTIONS:
+        for ratio in (2, 2.5, 50):
+            prior = evaluation.named_prior(f"{direction}:{ratio}", COUNTS, per_class)
+            assert prior.max() / prior.min() == pytest.approx(ratio, rel=1e-12)
+            np.testing.assert_array_equal(
+                prior, priors.shifted_prior(COUNTS, ratio, direction, "notebook")
+            )
+
+
+@pytest.mark.parametrize("per_class", [50, 100, 150])
+def test_a_shift_of_a_balanced_test_set_that_it_divides_is_the_published_one(per_class):
+    counts = priors.exponential_counts(500, 100, 100)
+    for reading in priors.READINGS:
+        for ratio in (50, 25, 10, 5, 2):
+            sizes = priors.shifted_counts(per_class, counts, ratio, "backward", reading)
+            for given in (per_class, np.full(100, per_class)):
+                prior = evaluation.named_prior(f"backward:{ratio}", counts, given, reading)
+                np.testing.assert_array_equal(prior, sizes / sizes.sum())
+
+
+@pytest.mark.parametrize(
+    ("per_class", "message"),
+    [
+        (0, "per_class must be an integer >= 1; got 0"),
+        ([0, 0, 0], "per_class must hold a test image; all are 0"),
+        ([4, 4], "per_class must hold 3 classes; got 2"),
+        ([4, -1, 4], "per_class must hold"),
+        ([4, 1.5, 4], "per_class must hold"),
+    ],
+)
+def test_what_counts_no_test_images_is_refused(per_class, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.named_prior("test", COUNTS, per_class)
+
+
+def test_a_drawn_set_is_the_largest_that_an_imbalanced_test_set_allows():
+    labels = np.repeat(np.arange(3), [60, 5, 35])
+    for prior, sizes in (
+        ([0.6, 0.05, 0.35], [60, 5, 35]),
+        ([0.5, 0.25, 0.25], [10, 5, 5]),
+        ([0.8, 0.02, 0.18], [60, 1, 13]),
+        ([0.5, 0.0, 0.5], [35, 0, 35]),
+    ):
+        assert evaluation.drawn_counts(np.array(prior), [60, 5, 35]).tolist() == sizes
+        images = evaluation.draw(labels, np.array(prior), seed=0)
+        np.testing.assert_array_equal(np.bincount(labels[images], minlength=3), sizes)
+
+
+def test_classes_with_few_test_images_are_named():
+    assert evaluation.remarks([5, 900, 7]) == []
+    assert evaluation.remarks([4, 0, 5], ["ant", "bee", "fly"]) == [
+        "1 class without a test image, left out of every label distribution: bee",
+        "1 class with fewer than 5 test images, whose accuracies say little: ant (4)",
+    ]
+    (remark,) = evaluation.remarks(np.full(8142, 3))
+    assert remark.startswith("8,142 classes with fewer than 5")
+    assert remark.endswith(": " + ", ".join(f"{c} (3)" for c in range(20)) + " and 8,122 more")
 
 
 def test_the_training_prior_of_a_class_without_training_images_is_smoothed():

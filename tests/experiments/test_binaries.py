@@ -11,6 +11,7 @@ from binaries import TINY, run
 from reproduction import provenance
 
 import lade_tf
+from lade_tf import evaluation
 from lade_tf.evaluation import SavedLogits
 from lade_tf.files import read_json, write_json
 
@@ -66,7 +67,7 @@ def test_the_saved_logits_are_those_of_the_saved_model(lade_run):
 
 def test_the_output_shows_accuracy_under_shifted_priors(lade_run):
     output = (lade_run.parent / "output.txt").read_text()
-    for prior in ("uniform", "forward:50", "backward:50"):
+    for prior in ("test", "uniform", "forward:50", "backward:50"):
         assert any(line.startswith(prior) for line in output.splitlines())
 
 
@@ -204,10 +205,11 @@ def test_an_export_of_training_gives_way_to_another(lade_run, tmp_path):
     assert (folder / "saved_model" / "fingerprint.pb").read_bytes() != before
 
 
-def test_a_small_test_set_leaves_priors_out_unless_they_are_asked_for(lade_run, tmp_path):
+def test_a_small_imbalanced_test_set_is_measured_under_every_prior(lade_run, tmp_path):
     folder = copy_of(lade_run, tmp_path)
     saved = SavedLogits.load(folder / "test_logits.npz")
-    few = np.concatenate([np.flatnonzero(saved.labels == c)[:6] for c in range(10)])
+    sizes = (0, 6, 6, 6, 6, 6, 6, 6, 6, 3)
+    few = np.concatenate([np.flatnonzero(saved.labels == c)[:n] for c, n in enumerate(sizes)])
     small = dataclasses.replace(saved, logits=saved.logits[few], labels=saved.labels[few])
     small.save(folder / "test_logits.npz")
     result = read_json(folder / "result.json")
@@ -215,12 +217,15 @@ def test_a_small_test_set_leaves_priors_out_unless_they_are_asked_for(lade_run, 
     flags = (f"--run={folder}", f"--compare={folder}")
     output = run("evaluate.py", *flags, cwd=tmp_path)
     assert output.startswith(
-        "left out, as the test set has 6 images a class: forward:50, forward:25, forward:10, "
-        "backward:10, backward:25, backward:50\n"
+        "1 class without a test image, left out of every label distribution: 0\n"
+        "1 class with fewer than 5 test images, whose accuracies say little: 9 (3)\n"
     )
-    assert output.count("\nforward:5 ") == 2 and output.count("\nforward:10 ") == 0
-    errors = run("evaluate.py", *flags, "--target_prior=forward:50", cwd=tmp_path, fails=True)
-    assert "forward:50 leaves a class without an image" in errors
+    for name in evaluation.STANDARD_PRIORS:
+        assert output.count(f"\n{name} ") == 2  # in the table, and in the comparison
+    lines = [line.split() for line in output.splitlines()]
+    (row,) = [line for line in lines if line[:1] == ["test"] and len(line) > 6]
+    right = small.adapted_to(evaluation.prior_for(small, "test")).predicted == small.labels
+    assert row[1] == f"{100 * right.mean():.2f}" and row[3] == "-"  # 51 images are too few to draw
 
 
 def test_a_run_cut_short_is_neither_evaluated_nor_exported(lade_run, tmp_path):

@@ -100,6 +100,25 @@ def test_predictions_are_those_of_an_oracle_in_their_own_order(tmp_path):
         np.testing.assert_allclose(moments, [(v.mean(), v.std()) for v in values], rtol=1e-6)
 
 
+def test_of_an_imbalanced_test_set_what_is_predicted_of_it_as_it_is_is_kept(tmp_path):
+    saved = make_saved()
+    kept = np.flatnonzero((saved.labels != 3) & (np.arange(240) % 5 != saved.labels))[:99]
+    saved = dataclasses.replace(saved, logits=saved.logits[kept], labels=saved.labels[kept])
+    reduced_to = finished_runs.load_saved(reduced(tmp_path, saved))
+    assert reduced_to.told_names.tolist() == ["source", "uniform"] + [
+        name for name in (*evaluation.SHIFTS, "test") if name != "uniform"
+    ]
+    for name in evaluation.STANDARD_PRIORS:
+        prior = evaluation.prior_for(saved, name)
+        assert reduced_to.keeps(prior) and prior[3] == 0
+        for metric in KEPT_AT_ALL[:2]:
+            found, expected = (
+                evaluation.evaluate(each, prior, prior)[metric] for each in (reduced_to, saved)
+            )
+            assert found == expected, (name, metric)
+    assert not reduced_to.keeps(np.array([0.7, 0.1, 0.1, 0.1]))
+
+
 def test_of_free_logits_one_row_stands_for_their_own_prior(tmp_path):
     kept = predictions.load(reduced(tmp_path, make_saved(UNIFORM)))
     assert kept.told_names[0] == "uniform" and "source" not in kept.told_names
