@@ -10,12 +10,13 @@ leave the curve.
 import dataclasses
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 from lade_tf import priors
 from lade_tf.array_checks import check_samples
 from lade_tf.checks import check_number
-from lade_tf.label_shift.prior_curve import LARGEST_EXPONENT, fit_curve, make_curve
+from lade_tf.label_shift.prior_curve import LARGEST_EXPONENT, fit_curve, has_tail, make_curve
 from lade_tf.label_shift.shrunk_calibration import MOST_PRODUCTS, solve_shrunk_calibration
 from lade_tf.numerics import row_blocks
 
@@ -27,6 +28,8 @@ MOST_STEPS = 500
 WORTH_A_PARAMETER = np.sqrt(2)
 # What a log evidence may fall below the best and still be plausible (half of χ²'s 95 %).
 PLAUSIBLE = 1.92
+# A class rarer than that means nothing, and the curvature would be singular.
+SMALLEST_SHARE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,8 +164,8 @@ def solve_hierarchical(
     prior, chosen = best.prior, best.name
     if np.isfinite(best.concentration):
         prior = model.untempered(best)
-    if chosen == "curve" and centre is not None and not curve.columns.size:
-        chosen = "centre"
+    if chosen == "curve" and not curve.columns.size:
+        chosen = "uniform" if centre is None else "centre"
     if chosen == "curve" and simpler:
         chosen, prior = simpler
     low, high = _interval(model, candidates, curve, on_curve, width)
@@ -192,7 +195,7 @@ def solve_hierarchical(
         evidence={name: float(value - candidates[0].evidence) for name, value in evidence.items()},
         bias_scale=calibration.bias_scale,
     )
-    return dataclasses.replace(fit, reason=_reason(fit, len(target)))
+    return dataclasses.replace(fit, reason=_reason(fit, len(target), centre is not None))
 
 
 def _checked_curve(source_labels, num_classes, training_prior, centre, class_attributes):
@@ -220,7 +223,7 @@ def _checked_curve(source_labels, num_classes, training_prior, centre, class_att
         if not np.isfinite(class_attributes).all():
             raise ValueError("class_attributes must be finite; got NaN or infinity")
         everything = [np.ones(num_classes), *class_attributes.T]
-        if centre is None and np.ptp(np.log(training_prior)) > 1e-9:
+        if centre is None and has_tail(training_prior):
             everything.append(np.log(training_prior))
         if np.linalg.matrix_rank(everything) < len(everything):
             raise ValueError(
@@ -233,7 +236,7 @@ def _checked_curve(source_labels, num_classes, training_prior, centre, class_att
 def _simpler(curve, on_curve, training_prior):
     """Returns (name, prior) of uniform or training prior, whichever is nearer, or None.
 
-    None where the curve's exponent is told from both.
+    None where the curve's exponent is told from both; uniform where it isn't told at all.
     """
     if not curve.has_exponent or curve.columns.shape[1] > 1:
         return None
@@ -242,7 +245,7 @@ def _simpler(curve, on_curve, training_prior):
         "uniform": abs(on_curve.coefficients[0]),
         "training": abs(on_curve.coefficients[0] - 1),
     }
-    name = min(distances, key=distances.get)
+    name = min(distances, key=distances.get) if error < LARGEST_EXPONENT else "uniform"
     if not distances[name] <= WORTH_A_PARAMETER * error:
         return None
     uniform = priors.uniform_prior(len(training_prior))
@@ -274,7 +277,9 @@ class _Hierarchy:
     """
 
     def __init__(self, posteriors, centre, covariance):
-        self.posteriors, self.centre = posteriors, centre
+        self.posteriors = posteriors
+        self.centre = np.maximum(centre, SMALLEST_SHARE)
+        self.centre /= self.centre.sum()
         num_samples, num_classes = posteriors.shape
         every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
         self.part = posteriors[::every]
@@ -412,6 +417,9 @@ def _interval(model, candidates, curve, on_curve, width):
 
     By Laplace at the smallest plausible κ: where the sample is small, the curve may be the best
     guess and the shares still lie off it. The curve's own uncertainty comes on top.
+
+    A class that hardly an image has is skewed, and a normal's ends in log q would reach 1. There
+    the upper end is that of a count k, the precision in log q (Garwood, Biometrika 1936).
     """
     best = _chosen(candidates)
     around = [c for c in candidates if c.name != "free" or c is best]
@@ -427,11 +435,20 @@ def _interval(model, candidates, curve, on_curve, width):
         share = np.minimum(1.0, alpha / (model.temper * model.responsibilities(prior) + alpha))
     if widest.name == "free":
         share = 0.0
-    error = width * np.sqrt(variance)
+    error = width * np.sqrt(np.maximum(variance, 0))
+    of_count = np.full(len(prior), np.inf)
+    seen = variance > 0
+    count = 1 / variance[seen]
+    largest = scipy.special.gammaincinv(count + 1, scipy.stats.norm.cdf(width))
+    of_count[seen] = np.log(np.maximum(largest / count, 1))
     lowest, highest = (ends / on_curve.prior for ends in _ends_of_curve(curve, on_curve, width))
     low = prior * (1 - np.hypot(share * (1 - lowest), error))
-    high = prior * np.exp(np.hypot(share * np.log(highest), error))
-    return np.maximum(low, 0), np.minimum(high, 1)
+    high = np.exp(
+        np.minimum(
+            np.log(prior) + np.hypot(share * np.log(highest), np.minimum(error, of_count)), 0
+        )
+    )
+    return np.maximum(low, 0), high
 
 
 def _ends_of_curve(curve, on_curve, width):
@@ -446,27 +463,46 @@ def _ends_of_curve(curve, on_curve, width):
     return shares.min(axis=0), shares.max(axis=0)
 
 
-def _reason(fit, num_target):
+def _reason(fit, num_target, has_centre):
     """Returns what was chosen and why, in a sentence."""
     gain = max(fit.evidence["hierarchy"], fit.evidence["free"])
-    told = f"({gain:+.1f} nats of evidence from {num_target:,} images)"
+    enough = np.log(len(CONCENTRATIONS) + 1)
+    told = f"({num_target:,} images; log evidence {gain:+.1f}, where it takes {enough:+.1f})"
+    name = _name_of_curve(fit, has_centre)
     if fit.chosen in ("uniform", "training"):
+        if fit.exponent is None:
+            why = "training was uniform too"
+        elif fit.exponent_high - fit.exponent_low > 2 * LARGEST_EXPONENT and (
+            fit.exponent_low < 0 and fit.exponent_high > 1
+        ):
+            why = "the images don't tell how long the tail is, nor which way it points"
+        else:
+            why = (
+                f"the exponent of the training prior is {fit.exponent:.2f} ({fit.exponent_low:.2f} "
+                f"to {fit.exponent_high:.2f}), which isn't told from "
+                f"{0 if fit.chosen == 'uniform' else 1}"
+            )
         return (
-            f"The {fit.chosen} prior is kept: the exponent of the training prior is "
-            f"{fit.exponent:.2f} ({fit.exponent_low:.2f} to {fit.exponent_high:.2f}), which isn't "
-            f"told from {0 if fit.chosen == 'uniform' else 1}, and nothing speaks for shares "
-            f"off the curve {told}."
+            f"The {fit.chosen} prior is kept: {why}, and too little speaks for other shares {told}."
         )
     if fit.chosen == "centre":
-        return f"The given centre is kept: nothing speaks for shares off it {told}."
+        return f"The given centre is kept: too little speaks for other shares {told}."
     if fit.chosen == "free":
-        return f"Free shares are taken: no curve is near, and they are more probable {told}."
-    name = "curve" if fit.exponent is None else f"training prior to the power of {fit.exponent:.2f}"
-    if fit.exponent is not None:
-        name += f" ({fit.exponent_low:.2f} to {fit.exponent_high:.2f})"
+        return f"Free shares are taken: the {name} isn't near, and they are more probable {told}."
     if fit.chosen == "curve":
-        return f"The {name} is taken: nothing speaks for shares off it {told}."
+        return f"The {name} is taken: too little speaks for shares off it {told}."
     return (
         f"Shares around the {name} are taken, which counts as {fit.concentration:.0f} images: they "
-        f"are more probable than the curve itself {told}."
+        f"are more probable than it itself {told}."
     )
+
+
+def _name_of_curve(fit, has_centre):
+    """Returns what a fit's shares lie on or around, in words."""
+    name = "given centre" if has_centre else "uniform prior"
+    if fit.exponent is not None:
+        name = (
+            f"training prior to the power of {fit.exponent:.2f} ({fit.exponent_low:.2f} to "
+            f"{fit.exponent_high:.2f}; 1 is as in training, 0 uniform, -1 reversed)"
+        )
+    return name + ", moved by the class attributes," * bool(fit.attribute_weights.size)

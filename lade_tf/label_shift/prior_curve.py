@@ -21,6 +21,14 @@ ATTRIBUTE_SCALE = 3.0
 # How far a coefficient is corrected, in the same unit: 0.7 of an exponent at a ratio of 100. With
 # classes that have no labelled image a correction without a limit was worse than none.
 LARGEST_CORRECTION = 0.93
+# A training prior whose largest share is closer to its smallest is taken to be uniform: within the
+# exponents' bounds hardly a share would change, and what noise there is would make them thousands.
+LEAST_RATIO = 1.1
+
+
+def has_tail(training_prior):
+    """Whether a training prior differs enough from the uniform one for its powers to be a curve."""
+    return training_prior.max() > LEAST_RATIO * training_prior.min()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +76,7 @@ class CurveFit:
 def make_curve(training_prior, centre=None, class_attributes=None):
     """Returns the PriorCurve of checked arguments: through π, or from a `centre` of its own."""
     columns = []
-    has_exponent = centre is None and np.ptp(np.log(training_prior)) > 1e-9
+    has_exponent = centre is None and has_tail(training_prior)
     if has_exponent:
         columns.append(np.log(training_prior)[:, None])
     if class_attributes is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from lade_tf.array_checks import check_source
 from lade_tf.label_shift.calibration import _log, _softmax
+from lade_tf.label_shift.prior_curve import has_tail
 from lade_tf.numerics import row_blocks
 from lade_tf.priors import check_prior
 
@@ -40,7 +41,7 @@ class ShrunkCalibration:
     """The map p → softmax((slope + slope_by_prior·x)·log p + τ·x + biases), x ~ log π.
 
     It gives posteriors at the uniform prior. x is the logarithm of the training prior, of mean 0
-    and standard deviation 1 over the classes; all 0 where that prior is uniform.
+    and standard deviation 1 over the classes; all 0 where that prior is (nearly) uniform.
 
     Attributes:
         slope, slope_by_prior, tau: Floats.
@@ -140,7 +141,7 @@ class ShrunkRegression:
         scale = by_prior.std()
         self.fitted = [0]
         self.by_prior, self.prior_scale = np.zeros_like(by_prior), 1.0
-        if scale > 1e-9:
+        if has_tail(training_prior):
             self.fitted = [0, 1, 2] if has_slope_by_prior else [0, 2]
             self.by_prior, self.prior_scale = by_prior / scale, scale
 

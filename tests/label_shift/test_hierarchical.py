@@ -455,3 +455,36 @@ def test_an_estimator_from_outside(monkeypatch):
         label_shift.register_estimator(label_shift.Estimator("flat", of_source, of_source))
     with pytest.raises(ValueError, match="colour means nothing for method 'flat'"):
         label_shift.estimate("flat", *samples_of(TAIL, 20, 80), colour=1)
+
+
+def test_a_nearly_uniform_training_prior_has_no_curve():
+    nearly = UNIFORM * (1 + 1e-3 * np.linspace(-1, 1, CLASSES))
+    for target in (UNIFORM, TAIL):
+        arguments = samples_of(target)
+        fit, same = (label_shift.fit_hierarchical(*arguments, p) for p in (nearly, UNIFORM))
+        assert fit.exponent is None and "power" not in fit.reason
+        np.testing.assert_allclose(fit.prior, same.prior, rtol=1e-6)
+    assert label_shift.fit_hierarchical(*samples_of(UNIFORM), nearly).chosen == "uniform"
+
+
+def test_an_exponent_that_nothing_tells_leaves_the_uniform_prior():
+    _, labels, _ = samples_of(UNIFORM)
+    flat = np.tile(TAIL, (len(labels), 1))  # no image differs from another
+    fit = label_shift.fit_hierarchical(flat, labels, flat, TAIL)
+    assert fit.chosen == "uniform" and "don't tell" in fit.reason and "inf" not in fit.reason
+
+
+@pytest.mark.parametrize("name", ["training_prior", "centre"])
+def test_priors_of_any_ratio_give_finite_intervals(name):
+    for given in (long_tail(CLASSES, 1e14), np.eye(CLASSES)[0] * (1 - 7e-30) + 1e-30):
+        for target in (UNIFORM, given):
+            fit = label_shift.fit_hierarchical(*samples_of(target), **{name: given})
+            assert np.isfinite([fit.low, fit.high]).all() and fit.high.max() <= 1
+
+
+def test_a_class_that_no_image_has_isnt_taken_for_all_of_them():
+    """The upper end of a share of n images is about 3.7 / n where none of them is there."""
+    target = np.r_[0, 0, np.full(CLASSES - 2, 1 / (CLASSES - 2))][::-1]
+    samples = samples_of(target, size=400, separation=5.0)
+    fit = label_shift.fit_hierarchical(*samples, TAIL)
+    assert (fit.high[-2:] >= 0.5 / 400).all() and (fit.high[-2:] < 15 / 400).all()
