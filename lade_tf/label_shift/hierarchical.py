@@ -100,7 +100,9 @@ def hierarchical(
         centre: [classes] a prior to stay near instead of the curve, last month's say, entries > 0.
         class_attributes: [classes] or [classes, k] numbers g that may explain how often classes
             occur, a habitat or a season: q_a ∝ π^a · exp(g·b), b fitted like a.
-        confidence: Of the intervals, between 0 and 1.
+        confidence: Of the intervals, between 0 and 1. With two or three classes and a dozen
+            labelled images of each they are too narrow: an interval of 95 % holds the truth in 50
+            to 90 % of the draws; from ten classes on in more than 95 %.
         calibration: What `fit_shrunk_calibration` found with these source samples and this training
             prior, not to fit it again.
 
@@ -156,6 +158,9 @@ def solve_hierarchical(
         )
     source, target = calibration.calibrated(source_probs), calibration.calibrated(target_probs)
     on_curve = fit_curve(curve, source, source_labels, target)
+    if curve.has_exponent and not on_curve.covariance[0, 0] < LARGEST_EXPONENT**2:
+        # Nothing tells where on the curve the target lies: any point but one is a guess.
+        on_curve = dataclasses.replace(on_curve, prior=priors.uniform_prior(num_classes))
     model = _Hierarchy(target, on_curve.prior, calibration.covariance)
     candidates = model.candidates()
     width = scipy.stats.norm.ppf((1 + confidence) / 2)
@@ -425,16 +430,12 @@ def _interval(model, candidates, curve, on_curve, width):
     around = [c for c in candidates if c.name != "free" or c is best]
     plausible = [c for c in around if c.evidence >= best.evidence - PLAUSIBLE]
     widest = min(plausible, key=lambda candidate: candidate.concentration)
-    prior, share = widest.prior, 1.0
-    variance = np.zeros(len(prior))
+    prior, variance = widest.prior, np.zeros(len(widest.prior))
     if np.isfinite(widest.concentration):
         alpha = widest.concentration * widest.centre
         inverse = np.linalg.inv(model.curvature(prior, alpha))
         crossed = inverse @ prior
         variance += np.diag(inverse) - 2 * crossed + prior @ crossed
-        share = np.minimum(1.0, alpha / (model.temper * model.responsibilities(prior) + alpha))
-    if widest.name == "free":
-        share = 0.0
     error = width * np.sqrt(np.maximum(variance, 0))
     of_count = np.full(len(prior), np.inf)
     seen = variance > 0
@@ -442,13 +443,11 @@ def _interval(model, candidates, curve, on_curve, width):
     largest = scipy.special.gammaincinv(count + 1, scipy.stats.norm.cdf(width))
     of_count[seen] = np.log(np.maximum(largest / count, 1))
     lowest, highest = (ends / on_curve.prior for ends in _ends_of_curve(curve, on_curve, width))
-    low = prior * (1 - np.hypot(share * (1 - lowest), error))
-    high = np.exp(
-        np.minimum(
-            np.log(prior) + np.hypot(share * np.log(highest), np.minimum(error, of_count)), 0
-        )
-    )
-    return np.maximum(low, 0), high
+    if widest.name == "free":  # its centre is no curve
+        lowest, highest = np.ones((2, len(prior)))
+    low = prior * (1 - np.hypot(1 - lowest, error))
+    high = np.log(prior) + np.hypot(np.log(highest), np.minimum(error, of_count))
+    return np.maximum(low, 0), np.exp(np.minimum(high, 0))
 
 
 def _ends_of_curve(curve, on_curve, width):

@@ -287,6 +287,13 @@ def test_intervals_cover_the_truth():
     assert np.mean(on_curve) > 0.9 and np.mean(off_curve) > 0.8
 
 
+def test_a_target_that_nothing_places_on_the_curve_stays_near_the_uniform_prior():
+    source, labels, target = samples_of(UNIFORM, size=1000, labelled=400)
+    two = labels < 2
+    fit = label_shift.fit_hierarchical(source[two], labels[two], target, TAIL)
+    assert np.isfinite(fit.prior).all() and l1(fit.prior, UNIFORM) < 0.7
+
+
 # --- invariances
 
 
