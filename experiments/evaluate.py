@@ -130,8 +130,11 @@ def main():
     results = {"metrics": evaluation.evaluate_shifts(saved, *told, FLAGS.draw_seed)}
     print(f"tested on: {FLAGS.test_prior or 'the prior that the model is told'}\n")
     print(evaluation.format_table(results["metrics"], first_column="model is told"))
+    if any(row["accuracy_drawn"] is None for row in results["metrics"].values()):
+        print('\n"-" under drawn: the largest such set has under 100 images')
     if any(row["nll"] is None for row in results["metrics"].values()):
-        print(f'\n"-" needs {saved.path.with_name(predictions.LOGITS)}, which isn\'t there')
+        logits = saved.path.with_name(predictions.LOGITS)
+        print(f'\n"-" from ece to nll needs {logits}, which isn\'t there')
     if other:
         results["difference"] = evaluation.compare(saved, other, *told)
         print(f"\naccuracy less that of {FLAGS.compare}, in points, with its 95 % interval")

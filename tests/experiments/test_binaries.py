@@ -108,9 +108,8 @@ def test_evaluate_gives_the_numbers_of_the_run(lade_run, tmp_path):
     assert "95 % interval" in run("evaluate.py", *flags, cwd=tmp_path)
     measured = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     result = json.loads((lade_run / "result.json").read_text())
-    assert len(measured) == 11 and all(
-        metrics.pop("accuracy_drawn") for metrics in measured.values()
-    )
+    assert tuple(measured) == evaluation.STANDARD_PRIORS
+    assert all(metrics.pop("accuracy_drawn") for metrics in measured.values())
     assert {name: measured[name] for name in result["metrics_shifted"]} == result["metrics_shifted"]
     assert measured["uniform"] == result["metrics"]
     errors = run(
@@ -225,7 +224,8 @@ def test_a_small_imbalanced_test_set_is_measured_under_every_prior(lade_run, tmp
     lines = [line.split() for line in output.splitlines()]
     (row,) = [line for line in lines if line[:1] == ["test"] and len(line) > 6]
     right = small.adapted_to(evaluation.prior_for(small, "test")).predicted == small.labels
-    assert row[1] == f"{100 * right.mean():.2f}" and row[3] == "-"  # 51 images are too few to draw
+    assert row[1] == f"{100 * right.mean():.2f}" and row[3] == "-"
+    assert '"-" under drawn: the largest such set has under 100 images' in output  # it has 51
 
 
 def test_a_run_cut_short_is_neither_evaluated_nor_exported(lade_run, tmp_path):
