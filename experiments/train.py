@@ -13,7 +13,6 @@ of the data and its augmentation from (--seed, epoch) alone.
 import contextlib
 import pathlib
 
-import tensorflow as tf
 from absl import flags
 from reproduction import cli, device_loop, provenance, strategies, train_flags, training
 from reproduction.run_folder import METRICS
@@ -70,7 +69,7 @@ def carry_out(config, run, origin, strategy):
 
 def main():
     if FLAGS.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        strategies.make_deterministic()
     strategy = strategies.make(FLAGS.strategy, FLAGS.replicas)
     origin = provenance.gather()
     config = train_flags.resolve_config()
@@ -89,7 +88,7 @@ def main():
     else:
         try:
             result = carry_out(config, run, origin, strategy)
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        except strategies.WORKER_GONE as error:
             raise ValueError(
                 "another worker is gone. Start all of them again, with the same commands: the run "
                 f"goes on from its last checkpoint ({error.message.splitlines()[0]})"

@@ -6,6 +6,13 @@ import os
 import tensorflow as tf
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+# What the others raise when a worker stops.
+WORKER_GONE = tf.errors.UnavailableError, tf.errors.AbortedError
+
+
+def make_deterministic():
+    """Makes operations that can be deterministic so, at the price of speed."""
+    tf.config.experimental.enable_op_determinism()
 
 
 def make(name, replicas=None):

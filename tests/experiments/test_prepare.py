@@ -43,6 +43,7 @@ def test_a_good_folder(folder):
         "train     103        2      101         2     1       0    1",
         " test       2        2        1         1",
         "1 images are turned upright as their EXIF orientation says",
+        "2 classes with fewer than 5 test images, whose accuracies say little: a (1), b (1)",
         "no image is there twice",
         "train.py needs --batch_size=103 or less with --image_size=64 or less: the recipe's "
         "batches have 256 images, and there are 103 for training",
