@@ -333,7 +333,7 @@ def test_redrawn_samples_have_the_variance_of_their_class():
 @pytest.mark.slow
 @pytest.mark.parametrize("per_class", [3, 5])
 def test_few_source_samples_reject_no_label_shift_too_often(per_class):
-    import shift_test
+    from studies import shift_test
 
     share = shift_test.rejected(per_class, 0.0, draws=200, resamples=20, seed=0)["rejected"]
     assert share <= 0.1

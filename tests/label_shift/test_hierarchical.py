@@ -366,9 +366,11 @@ def test_one_target_image_and_a_classifier_that_knows_nothing_change_nothing():
     assert fit.chosen in ("uniform", "training") and fit.high.max() == 1
 
 
-@pytest.mark.slow
-def test_thousands_of_classes():
-    num_classes = 8142
+@pytest.mark.parametrize(
+    "num_classes",
+    [pytest.param(1000, marks=pytest.mark.slow), pytest.param(8142, marks=pytest.mark.nightly)],
+)
+def test_thousands_of_classes(num_classes):
     rng = np.random.default_rng(0)
     labels = np.arange(num_classes)
     probs = np.full((num_classes, num_classes), 0.4 / num_classes, np.float32)
