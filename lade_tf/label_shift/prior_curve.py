@@ -182,7 +182,9 @@ def _most_likely(curve, posteriors):
         return -likelihood + penalty @ coefficients / 2, (penalty - gradient) / scale
 
     bounds = [tuple(b and b * scale[k] for b in ends) for k, ends in enumerate(bounds)]
-    options = {"gtol": 1e-6 * len(posteriors), "ftol": 1e-14}
+    # Far below a standard error, and above the rounding of float32: a line search would look there
+    # for what isn't to be found.
+    options = {"gtol": 1e-4 * np.sqrt(len(posteriors)), "ftol": 1e-10}
     best = scipy.optimize.minimize(
         objective, start * scale, jac=True, method="L-BFGS-B", bounds=bounds, options=options
     ).x
