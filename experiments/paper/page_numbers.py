@@ -80,22 +80,20 @@ def standard_error():
     """How often ± 1.96 standard errors hold the true accuracy (studies.standard_error)."""
     results = read_json(RESULTS / "standard_error.json")["coverage"]
     kinds = list(next(iter(results.values())))
-    rows = [f"| classes × images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    rows = [["classes × images a class", *kinds]]
     for size, shares in results.items():
-        cells = " | ".join(_percent(share) for share in shares.values())
-        rows.append(f"| {size.replace('x', ' × ')} | {cells} |")
-    return "\n".join(rows)
+        rows.append([size.replace("x", " × "), *map(_percent, shares.values())])
+    return _markdown(rows, rule="---")
 
 
 def shift_test():
     """How often the label shift test rejects, in % (studies.shift_test)."""
     results = read_json(RESULTS / "shift_test.json")["label shift test"]
     kinds = list(next(iter(results.values())))
-    rows = [f"| images a class | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    rows = [["images a class", *kinds]]
     for per_class, shares in results.items():
-        cells = [_of_judged(**share) for share in shares.values()]
-        rows.append(f"| {per_class} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append([per_class, *(_of_judged(**share) for share in shares.values())])
+    return _markdown(rows, rule="---")
 
 
 def _of_judged(rejected, judged):
@@ -214,9 +212,9 @@ def _gaps(found, method):
     return 100 * np.mean(gaps, axis=0)
 
 
-def _markdown(rows):
+def _markdown(rows, rule="---:"):
     header, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([header, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
+    return "\n".join([header, "|---|" + f"{rule}|" * (len(rows[0]) - 1), *body])
 
 
 def temperature():

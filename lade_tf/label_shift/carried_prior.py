@@ -15,7 +15,7 @@ from lade_tf import priors
 from lade_tf.array_checks import check_class_indices
 from lade_tf.label_shift.calibration import _nll_and_gradient, _softmax
 from lade_tf.label_shift.confusion import label_shares
-from lade_tf.label_shift.shrunk_calibration import ShrunkRegression
+from lade_tf.label_shift.shrunk_calibration import MOST_PRODUCTS, ShrunkRegression
 from lade_tf.numerics import row_blocks
 
 # From here on a class's own bias is told from chance, and a χ² of all of them is one.
@@ -23,8 +23,6 @@ IMAGES_FOR_BIASES = 10
 SIGNIFICANCE = 0.005  # of each of the two tests
 # Nats, root mean square over the classes: see `find_contradiction`.
 CONTRADICTION = 0.5
-# The covariance of the biases takes samples · classes² products.
-MOST_PRODUCTS = 2e10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

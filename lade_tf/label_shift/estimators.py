@@ -10,7 +10,7 @@ from collections.abc import Callable
 from lade_tf.checks import check_choice
 from lade_tf.label_shift.bbse import bbse, solve_bbse
 from lade_tf.label_shift.em import fit_em, solve_em
-from lade_tf.label_shift.hierarchical import fit_hierarchical, solve_hierarchical
+from lade_tf.label_shift.hierarchical import fit_hierarchical
 from lade_tf.label_shift.rlls import rlls, solve_rlls
 
 NUM_SAMPLES = 3  # source probabilities, source labels, target probabilities
@@ -26,7 +26,7 @@ class Estimator:
         fit: The function (source_probs, source_labels, target_probs, **options) that checks what it
             is given and returns the prior [classes], or an object with that as `prior`. One with an
             option `training_prior` is handed the model's, one with `pseudo_count` is told it.
-        solve: The same for checked arrays; the bootstrap calls it.
+        solve: The same for checked arrays; the bootstrap calls it. None with `has_intervals`.
         has_intervals: Whether the object that `fit` returns has `low` and `high`, [classes] each,
             and takes `confidence`: nothing is resampled, mixed or shrunk then.
         is_soft: Whether it uses probabilities; else the predicted classes.
@@ -34,7 +34,7 @@ class Estimator:
 
     name: str
     fit: Callable
-    solve: Callable
+    solve: Callable | None = None
     has_intervals: bool = False
     is_soft: bool = False
 
@@ -68,9 +68,7 @@ def find(method):
     return ESTIMATORS[method]
 
 
-register_estimator(
-    Estimator("hierarchical", fit_hierarchical, solve_hierarchical, True, is_soft=True)
-)
+register_estimator(Estimator("hierarchical", fit_hierarchical, has_intervals=True, is_soft=True))
 register_estimator(Estimator("em", fit_em, solve_em, is_soft=True))
 register_estimator(Estimator("rlls", rlls, solve_rlls))
 register_estimator(Estimator("bbse", bbse, solve_bbse))

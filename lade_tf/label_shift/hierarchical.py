@@ -17,7 +17,7 @@ from lade_tf import priors
 from lade_tf.array_checks import check_samples
 from lade_tf.checks import check_number
 from lade_tf.label_shift.prior_curve import LARGEST_EXPONENT, fit_curve, has_tail, make_curve
-from lade_tf.label_shift.shrunk_calibration import MOST_PRODUCTS, solve_shrunk_calibration
+from lade_tf.label_shift.shrunk_calibration import row_stride, solve_shrunk_calibration
 from lade_tf.numerics import row_blocks
 
 # κ of each class, on average.
@@ -130,22 +130,9 @@ def fit_hierarchical(
 ):
     """As `hierarchical`, but returns a HierarchicalFit: the prior and what it rests on."""
     confidence = check_number(confidence, "confidence", above=0, below=1)
-    samples = check_samples(source_probs, source_labels, target_probs)
-    options = training_prior, centre, class_attributes, confidence, calibration
-    return solve_hierarchical(*samples, *options)
-
-
-def solve_hierarchical(
-    source_probs,
-    source_labels,
-    target_probs,
-    training_prior=None,
-    centre=None,
-    class_attributes=None,
-    confidence=0.95,
-    calibration=None,
-):
-    """A HierarchicalFit of checked arrays; the priors and attributes are checked here."""
+    source_probs, source_labels, target_probs = check_samples(
+        source_probs, source_labels, target_probs
+    )
     num_classes = source_probs.shape[1]
     training_prior, curve = _checked_curve(
         source_labels, num_classes, training_prior, centre, class_attributes
@@ -286,10 +273,8 @@ class _Hierarchy:
         self.posteriors = posteriors
         self.centre = np.maximum(centre, SMALLEST_SHARE)
         self.centre /= self.centre.sum()
-        num_samples, num_classes = posteriors.shape
-        every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
-        self.part = posteriors[::every]
-        self.factor = num_samples / len(self.part)
+        self.part = posteriors[:: row_stride(posteriors)]
+        self.factor = len(posteriors) / len(self.part)
         self.temper = self._temper(covariance)
 
     def candidates(self):

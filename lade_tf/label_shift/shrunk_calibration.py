@@ -120,6 +120,12 @@ def solve_shrunk_calibration(probs, labels, training_prior):
     )
 
 
+def row_stride(array):
+    """Returns every how manieth row of [samples, classes] second moments can be afforded of."""
+    num_samples, num_classes = array.shape
+    return int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
+
+
 class ShrunkRegression:
     """A labelled sample's log-likelihood in (slope, slope by prior, τ, biases).
 
@@ -199,7 +205,7 @@ class ShrunkRegression:
         Of at most so many rows, evenly spread, that it takes 2e10 products.
         """
         num_samples, num_classes = self.log_probs.shape
-        every = int(np.ceil(num_samples * num_classes**2 / MOST_PRODUCTS))
+        every = row_stride(self.log_probs)
         part = object.__new__(ShrunkRegression)
         part.__dict__.update(self.__dict__)
         part.log_probs, part.labels = self.log_probs[::every], self.labels[::every]

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from saved_examples import cifar_sized
 
 from lade_tf import evaluation, metrics, priors
 from lade_tf.evaluation import SavedLogits
@@ -17,17 +18,6 @@ def make_saved(per_class=40, source_prior=None):
     labels = np.repeat(np.arange(3), per_class)
     logits = rng.normal(size=(len(labels), 3)).astype(np.float32) + 2 * np.eye(3)[labels]
     return SavedLogits(logits.astype(np.float32), labels, COUNTS, source_prior, ["a", "b", "c"])
-
-
-def cifar_sized(seed=0):
-    """Returns logits in CIFAR-100's test sizes, right more often in frequent classes."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(100), 100)
-    logits = rng.normal(size=(10_000, 100)).astype(np.float32)
-    logits[np.arange(10_000), labels] += np.linspace(4, 1, 100)[labels]
-    counts = priors.exponential_counts(500, 100, 100)
-    names = np.array([str(c) for c in range(100)])
-    return SavedLogits(logits, labels, counts, priors.class_prior(counts), names)
 
 
 @pytest.mark.parametrize(

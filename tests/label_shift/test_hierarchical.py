@@ -10,7 +10,7 @@ import scipy.special
 from shifted_gaussians import bayes_posteriors, gaussian_sample, l1, long_tail
 
 from lade_tf import label_shift, priors
-from lade_tf.label_shift.hierarchical import CONCENTRATIONS, _Hierarchy, solve_hierarchical
+from lade_tf.label_shift.hierarchical import CONCENTRATIONS, _Hierarchy
 from lade_tf.label_shift.prior_curve import fit_curve, make_curve
 from lade_tf.label_shift.shrunk_calibration import (
     BIAS_SCALE,
@@ -378,7 +378,7 @@ def test_thousands_of_classes(num_classes):
     probs[labels, labels] += 0.4
     training = long_tail(num_classes, 500)
     target = probs[rng.choice(num_classes, 3000, p=training)]
-    fit = solve_hierarchical(probs, labels, target, training)
+    fit = label_shift.fit_hierarchical(probs, labels, target, training)
     assert fit.exponent == pytest.approx(1, abs=0.3) and np.isfinite(fit.high).all()
 
 
